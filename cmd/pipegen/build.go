@@ -1,0 +1,292 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/pipegen/pipegen/pkg/config"
+	"github.com/pipegen/pipegen/pkg/diff"
+	"github.com/pipegen/pipegen/pkg/engine"
+	"github.com/pipegen/pipegen/pkg/failure"
+	"github.com/pipegen/pipegen/pkg/manifest"
+	"github.com/pipegen/pipegen/pkg/plan"
+	"github.com/pipegen/pipegen/pkg/quote"
+	"github.com/pipegen/pipegen/pkg/registry"
+)
+
+// working holds the flags of the commands that do what a plan says.
+type working struct {
+	plan, metadata string
+	insecure       []string
+}
+
+func (w *working) flags(a *app, flags *pflag.FlagSet) {
+	flags.StringVar(&w.plan, "plan", orElse(a.getenv("PIPEGEN_PLAN"), "plan.json"), "`FILE` with the plan in JSON; - is stdin")
+	w.resultFlags(a, flags)
+}
+
+func (w *working) resultFlags(a *app, flags *pflag.FlagSet) {
+	flags.StringVar(&w.metadata, "metadata-dir", orElse(a.getenv("PIPEGEN_METADATA_DIR"), ".pipegen"), "`DIR` for the results of builds and publishing")
+	flags.StringSliceVar(&w.insecure, "insecure-registry", nil, "`HOST[:PORT]` that may be reached over plain HTTP; loopback always may; repeats")
+}
+
+func orElse(value, otherwise string) string {
+	if value != "" {
+		return value
+	}
+	return otherwise
+}
+
+// load reads the plan for work on a registry.
+func (a *app) load(w working) (*plan.Plan, error) {
+	p, err := a.readPlan(w.plan)
+	if err != nil {
+		return nil, err
+	}
+	return p, w.ready(p)
+}
+
+// ready refuses a plan that was made without a registry.
+func (w working) ready(p *plan.Plan) error {
+	p.Publish.Insecure = append(p.Publish.Insecure, w.insecure...)
+	if p.Registry == "" {
+		return failure.WithHint(failure.Input("the plan has no registry"),
+			"plan with --registry, $PIPEGEN_REGISTRY, registry in pipegen.yaml, or $ECR_REGISTRY")
+	}
+	return nil
+}
+
+func (a *app) registryClient(p *plan.Plan) *registry.Client {
+	return registry.New(registry.Options{
+		Insecure: p.Publish.Insecure, Getenv: a.getenv, UserAgent: "pipegen/" + version, Warn: a.warn,
+	})
+}
+
+// root is the top of the checkout, or the current directory outside one.
+func root(ctx context.Context) (string, *diff.Repo, error) {
+	repo, err := diff.Open(ctx, ".")
+	if errors.Is(err, diff.ErrNoRepository) {
+		dir, err := os.Getwd()
+		return dir, nil, err
+	}
+	if err != nil {
+		return "", nil, err
+	}
+	return repo.Root(), repo, nil
+}
+
+func (a *app) buildCommand() *cobra.Command {
+	var w working
+	var show bool
+	cmd := &cobra.Command{
+		Use:   "build ID",
+		Short: "Do one build of a plan, here",
+		Long: `Does one build of a plan where it stands, as every job and runner does: fetches
+the source, runs pre_script, the engine and post_script, checks the result
+against the registry and writes DIR/builds/ID.json and DIR/builds/ID.log.
+Kaniko owns the file system it runs in: outside a container that was made for
+it this command refuses, and pipegen run gives it a root of its own.`,
+		Example: "  pipegen build app@arm64 --plan plan.json --metadata-dir .pipegen\n  pipegen build app@arm64 --print",
+		Args:    exactArgs(1, "the id of a build, such as app@arm64"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			p, err := a.readPlan(w.plan)
+			if err != nil {
+				return err
+			}
+			img, b, err := find(p, args[0])
+			if err != nil {
+				return err
+			}
+			dir, _, err := root(cmd.Context())
+			if err != nil {
+				return err
+			}
+			cache, err := a.cacheDir()
+			if err != nil {
+				return err
+			}
+			job := engine.Job{
+				Plan: p, Image: img, Build: b, Root: dir, MetadataDir: w.metadata, Log: a.stderr,
+				Getenv: a.getenv, Environ: os.Environ(), CacheDir: cache, Now: time.Now,
+			}
+			if show {
+				argv, err := engine.Argv(cmd.Context(), job)
+				if err != nil {
+					return err
+				}
+				return a.write("-", []byte(quote.Command(argv)+"\n"))
+			}
+			if err := w.ready(p); err != nil {
+				return err
+			}
+			job.Registry = a.registryClient(p)
+			result, err := engine.Run(cmd.Context(), job)
+			if err != nil {
+				return err
+			}
+			a.note("built %s: %s@%s", result.ID, result.Ref, result.Digest)
+			return nil
+		},
+	}
+	w.flags(a, cmd.Flags())
+	cmd.Flags().BoolVar(&show, "print", false, "print the engine's command line and do nothing")
+	return cmd
+}
+
+func find(p *plan.Plan, id string) (*plan.Image, *plan.Build, error) {
+	img, b, ok := p.Find(id)
+	if ok {
+		return img, b, nil
+	}
+	var ids []string
+	for i := range p.Images {
+		for j := range p.Images[i].Builds {
+			ids = append(ids, p.Images[i].Builds[j].ID)
+		}
+	}
+	err := failure.Input("the plan has no build %q", id)
+	if near := config.Nearest(id, ids); near != "" {
+		return nil, nil, failure.WithHint(err, "did you mean %q?", near)
+	}
+	return nil, nil, failure.WithHint(err, "the plan has: %s", orElse(strings.Join(ids[:min(len(ids), 10)], " "), "no builds"))
+}
+
+func (a *app) manifestCommand() *cobra.Command {
+	var w working
+	var all, rollback bool
+	var form string
+	cmd := &cobra.Command{
+		Use:   "manifest NAME|--all",
+		Short: "Join the builds of an image into an index and publish its tags",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := format(form, "text", "json"); err != nil {
+				return err
+			}
+			if all == (len(args) == 1) || len(args) > 1 {
+				return failure.Input("pipegen manifest takes the name of one image, or --all")
+			}
+			p, err := a.load(w)
+			if err != nil {
+				return err
+			}
+			images, err := wanted(p, args)
+			if err != nil {
+				return err
+			}
+			client := a.registryClient(p)
+			published, err := a.publishAll(cmd.Context(), client, p, images, w.metadata, rollback)
+			if werr := a.writePublished(form, published); err == nil {
+				err = werr
+			}
+			return err
+		},
+	}
+	w.flags(a, cmd.Flags())
+	cmd.Flags().BoolVar(&all, "all", false, "every image of the plan; images fail independently")
+	cmd.Flags().BoolVar(&rollback, "allow-rollback", false, "move tags even if they hold a later commit")
+	cmd.Flags().StringVarP(&form, "format", "f", "text", "`FORMAT`: text or json")
+	return cmd
+}
+
+func wanted(p *plan.Plan, names []string) ([]*plan.Image, error) {
+	var out []*plan.Image
+	if len(names) == 0 {
+		for i := range p.Images {
+			out = append(out, &p.Images[i])
+		}
+		return out, nil
+	}
+	var known []string
+	for i := range p.Images {
+		known = append(known, p.Images[i].Name)
+		if p.Images[i].Name == names[0] {
+			return []*plan.Image{&p.Images[i]}, nil
+		}
+	}
+	err := failure.Input("the plan has no image %q", names[0])
+	if near := config.Nearest(names[0], known); near != "" {
+		return nil, failure.WithHint(err, "did you mean %q?", near)
+	}
+	return nil, err
+}
+
+// publishAll publishes one image after the other; one that fails stops no
+// other. The error joins those of all images.
+func (a *app) publishAll(ctx context.Context, client *registry.Client, p *plan.Plan, images []*plan.Image, metadata string, rollback bool) ([]plan.Published, error) {
+	publish := a.publisher(ctx, client, p, metadata, rollback)
+	var published []plan.Published
+	var failed []error
+	for _, img := range images {
+		if ctx.Err() != nil {
+			return published, ctx.Err()
+		}
+		results, err := manifest.ReadResults(metadata, p, img)
+		if err == nil {
+			var pub plan.Published
+			if pub, err = publish(ctx, img, results); err == nil {
+				published = append(published, pub)
+			}
+		}
+		if err != nil {
+			failed = append(failed, err)
+		}
+	}
+	if len(failed) == 1 {
+		return published, failed[0]
+	}
+	return published, errors.Join(failed...)
+}
+
+// publisher publishes an image and leaves the result in the metadata
+// directory. Where a checkout is at hand it tells which commit is the later.
+func (a *app) publisher(ctx context.Context, client *registry.Client, p *plan.Plan, metadata string, rollback bool) func(context.Context, *plan.Image, []plan.Result) (plan.Published, error) {
+	o := manifest.Options{AllowRollback: rollback, Warn: a.warn}
+	if _, repo, err := root(ctx); err == nil && repo != nil {
+		o.Ancestor = repo.Ancestor
+	}
+	return func(ctx context.Context, img *plan.Image, results []plan.Result) (plan.Published, error) {
+		pub, err := manifest.Publish(ctx, client, p, img, results, o)
+		if err != nil {
+			return pub, err
+		}
+		return pub, manifest.WritePublished(metadata, pub)
+	}
+}
+
+func (a *app) writePublished(form string, published []plan.Published) error {
+	var b bytes.Buffer
+	if form == "json" {
+		if published == nil {
+			published = []plan.Published{}
+		}
+		enc := json.NewEncoder(&b)
+		enc.SetEscapeHTML(false)
+		enc.SetIndent("", "  ")
+		if err := enc.Encode(published); err != nil {
+			return err
+		}
+		return a.write("-", b.Bytes())
+	}
+	for _, pub := range published {
+		fmt.Fprintf(&b, "%s %s@%s\n", pub.Name, quote.Text(pub.Repository), pub.Digest)
+		for _, t := range pub.Tags {
+			fmt.Fprintf(&b, "  tag %s\n", t)
+		}
+		for _, k := range pub.Kept {
+			fmt.Fprintf(&b, "  left %s: %s\n", k.Tag, quote.Text(k.Reason))
+		}
+		for _, c := range pub.Children {
+			fmt.Fprintf(&b, "  %s %s\n", c.Digest, quote.Text(c.Platform))
+		}
+	}
+	return a.write("-", b.Bytes())
+}

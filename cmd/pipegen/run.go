@@ -1,0 +1,130 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pipegen/pipegen/pkg/engine"
+	"github.com/pipegen/pipegen/pkg/failure"
+	"github.com/pipegen/pipegen/pkg/plan"
+	"github.com/pipegen/pipegen/pkg/runner"
+)
+
+func (a *app) runCommand() *cobra.Command {
+	var p planning
+	var w working
+	var where, sandbox string
+	var parallel int
+	var rollback bool
+	cmd := &cobra.Command{
+		Use:   "run [NAME...]",
+		Short: "Build and publish on this machine",
+		Long: `Makes a plan (or takes the one of --plan), does all its builds on this machine,
+each in a root of its own, and publishes every image whose builds succeeded.
+One failed build fails its image alone.`,
+		Example: "  pipegen run --select all\n  pipegen run app --registry 127.0.0.1:5000/images\n  pipegen run --plan plan.json",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if where != "local" {
+				return failure.Input("--runner %q: this version runs builds on this machine: local", where)
+			}
+			ctx := cmd.Context()
+			made, err := a.planToRun(cmd, p, w, args)
+			if err != nil {
+				return err
+			}
+			if err := w.ready(made); err != nil {
+				return err
+			}
+			dir, _, err := root(ctx)
+			if err != nil {
+				return err
+			}
+			local, err := a.localRunner(made, w, dir, sandbox)
+			if err != nil {
+				return err
+			}
+			defer local.Close()
+			progress := runner.NewProgress(a.stderr, a.progressOptions())
+			client := a.registryClient(made)
+			summary := runner.Execute(ctx, made, local, a.publisher(ctx, client, made, w.metadata, rollback), runner.Options{
+				Parallel: parallel, Observer: progress,
+			})
+			return summary.Err()
+		},
+	}
+	p.flags(cmd.Flags())
+	w.resultFlags(a, cmd.Flags())
+	cmd.Flags().StringVar(&w.plan, "plan", "", "`FILE` with a plan to run as it is; - is stdin")
+	cmd.Flags().StringVar(&where, "runner", "local", "`WHERE` builds run: local")
+	cmd.Flags().StringVar(&sandbox, "sandbox", "auto", "`KIND` of root for a build: auto, namespaces, docker or podman")
+	cmd.Flags().IntVar(&parallel, "parallel", 0, "builds at once (default: as many as there are cores)")
+	cmd.Flags().BoolVar(&rollback, "allow-rollback", false, "move tags even if they hold a later commit")
+	return cmd
+}
+
+func (a *app) planToRun(cmd *cobra.Command, p planning, w working, names []string) (*plan.Plan, error) {
+	if w.plan == "" {
+		made, _, err := a.makePlan(cmd.Context(), p, names)
+		return made, err
+	}
+	if len(names) > 0 || len(p.selects) > 0 || p.base != "" || p.head != "" || p.date != "" || p.registry != "" {
+		return nil, failure.Input("--plan is run as it is: names, --select, --base, --head, --date and --registry belong to planning")
+	}
+	return a.readPlan(w.plan)
+}
+
+func (a *app) localRunner(p *plan.Plan, w working, dir, sandbox string) (*runner.Local, error) {
+	executor, err := engine.FindExecutor(a.getenv)
+	if err != nil {
+		return nil, err
+	}
+	cache, err := a.cacheDir()
+	if err != nil {
+		return nil, err
+	}
+	metadata, err := filepath.Abs(w.metadata)
+	if err != nil {
+		return nil, err
+	}
+	return runner.NewLocal(runner.LocalOptions{
+		Plan: p, Root: dir, MetadataDir: metadata, Registry: a.registryClient(p), Executor: executor,
+		Sandbox: sandbox, CacheDir: cache, Getenv: a.getenv, Environ: os.Environ(), Now: time.Now,
+	})
+}
+
+func (a *app) doctorCommand() *cobra.Command {
+	var where string
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Check what this machine can do, and say how to mend what it cannot",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if where != "local" {
+				return failure.Input("--runner %q: this version runs builds on this machine: local", where)
+			}
+			executor, _ := engine.FindExecutor(a.getenv)
+			failed := 0
+			for _, c := range runner.Preflight(cmd.Context(), runner.PreflightOptions{Executor: executor}) {
+				state := "pass"
+				if !c.OK {
+					state = "FAIL"
+					failed++
+				}
+				fmt.Fprintf(a.stdout, "%s  %s: %s\n", state, c.Name, c.Detail)
+				if !c.OK && c.Fix != "" {
+					fmt.Fprintf(a.stdout, "      fix: %s\n", c.Fix)
+				}
+			}
+			if failed > 0 {
+				return fmt.Errorf("%d of the checks failed", failed)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&where, "runner", "local", "`RUNNER` to check: local")
+	return cmd
+}

@@ -1,0 +1,196 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pipegen/pipegen/pkg/config"
+	"github.com/pipegen/pipegen/pkg/diff"
+	"github.com/pipegen/pipegen/pkg/failure"
+	"github.com/pipegen/pipegen/pkg/plan"
+)
+
+func (a *app) validateCommand() *cobra.Command {
+	var form, output string
+	cmd := &cobra.Command{
+		Use:   "validate [PATH...]",
+		Short: "Check every configuration file and report all faults",
+		Long: `Checks pipegen.yaml, rebuild-weekly.txt and every build-config.yaml, and reports
+all faults at once with file, line and column. With PATHs only faults in these
+files or directories are reported and count. CHECK_README=TRUE makes a project
+without README.md a fault. Works outside git too: then every file counts.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := format(form, "text", "json"); err != nil {
+				return err
+			}
+			faults, err := a.check(cmd.Context(), args)
+			if err != nil {
+				return err
+			}
+			if form == "json" {
+				err = a.faultsJSON(output, faults)
+			} else {
+				err = a.faultsText(output, faults)
+			}
+			if err != nil {
+				return err
+			}
+			if n := countErrors(faults); n > 0 {
+				return failure.Input("%d of the configuration", plural(n))
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVarP(&form, "format", "f", "text", "`FORMAT`: text or json")
+	cmd.Flags().StringVarP(&output, "output", "o", "-", "`FILE` to write")
+	return cmd
+}
+
+type plural int
+
+func (n plural) Format(s fmt.State, _ rune) {
+	if n == 1 {
+		fmt.Fprint(s, "1 fault")
+		return
+	}
+	fmt.Fprintf(s, "%d faults", int(n))
+}
+
+func countErrors(faults config.Faults) int {
+	n := 0
+	for _, f := range faults {
+		if f.Severity == config.Error {
+			n++
+		}
+	}
+	return n
+}
+
+// check gives all faults of the checkout, those below paths when there are any.
+func (a *app) check(ctx context.Context, paths []string) (config.Faults, error) {
+	root, fsys, files, err := a.filesToCheck(ctx)
+	if err != nil {
+		return nil, err
+	}
+	below, err := relative(root, paths)
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := config.Load(fsys, files, config.Options{CheckReadme: strings.EqualFold(a.getenv("CHECK_README"), "true"), Getenv: a.getenv})
+	var faults config.Faults
+	if err != nil && !errors.As(err, &faults) {
+		return nil, err
+	}
+	if cfg != nil {
+		faults = append(slices.Clone(faults), cfg.Warnings...)
+		if err == nil {
+			registry := cfg.Pipegen.Registry
+			for _, name := range []string{"ECR_REGISTRY", "PIPEGEN_REGISTRY"} {
+				if v := a.getenv(name); v != "" && (registry == "" || name == "PIPEGEN_REGISTRY") {
+					registry = v
+				}
+			}
+			faults = append(faults, plan.Check(cfg, fsys, registry)...)
+		}
+	}
+	faults = slices.DeleteFunc(faults, func(f config.Fault) bool {
+		return len(below) > 0 && !slices.ContainsFunc(below, func(p string) bool {
+			return p == "." || f.File == p || strings.HasPrefix(f.File, p+"/")
+		})
+	})
+	faults.Sort()
+	return slices.Compact(faults), nil
+}
+
+// filesToCheck lists the files of the checkout; outside git those below the
+// current directory.
+func (a *app) filesToCheck(ctx context.Context) (string, fs.FS, []string, error) {
+	repo, err := diff.Open(ctx, ".")
+	if err == nil {
+		files, err := repo.Files(ctx, "")
+		if err != nil {
+			return "", nil, nil, err
+		}
+		fsys, err := repo.FS(ctx, "")
+		return repo.Root(), fsys, files, err
+	}
+	if !errors.Is(err, diff.ErrNoRepository) {
+		return "", nil, nil, err
+	}
+	dir, err := filepath.Abs(".")
+	if err != nil {
+		return "", nil, nil, err
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return "", nil, nil, err
+	}
+	fsys := root.FS()
+	var files []string
+	err = fs.WalkDir(fsys, ".", func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if !d.IsDir() {
+			files = append(files, p)
+		}
+		return ctx.Err()
+	})
+	slices.Sort(files)
+	return dir, fsys, files, err
+}
+
+// relative gives paths as seen from the root, with slashes.
+func relative(root string, paths []string) ([]string, error) {
+	root, err := filepath.EvalSymlinks(root)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]string, 0, len(paths))
+	for _, p := range paths {
+		abs, err := filepath.Abs(p)
+		if err != nil {
+			return nil, err
+		}
+		if abs, err = filepath.EvalSymlinks(abs); errors.Is(err, fs.ErrNotExist) {
+			return nil, failure.Input("there is no file or directory %s", p)
+		} else if err != nil {
+			return nil, err
+		}
+		rel, err := filepath.Rel(root, abs)
+		if err != nil || rel == ".." || strings.HasPrefix(rel, ".."+string(filepath.Separator)) {
+			return nil, failure.Input("%s is not in the checkout %s", p, root)
+		}
+		out = append(out, path.Clean(filepath.ToSlash(rel)))
+	}
+	return out, nil
+}
+
+func (a *app) faultsText(output string, faults config.Faults) error {
+	var b strings.Builder
+	for _, f := range faults {
+		b.WriteString(faultText(f) + "\n")
+	}
+	return a.write(output, []byte(b.String()))
+}
+
+func (a *app) faultsJSON(output string, faults config.Faults) error {
+	if faults == nil {
+		faults = config.Faults{}
+	}
+	data, err := json.MarshalIndent(faults, "", "  ")
+	if err != nil {
+		return err
+	}
+	return a.write(output, append(data, '\n'))
+}

@@ -1,0 +1,282 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"runtime"
+	"slices"
+	"strings"
+
+	"github.com/bmatcuk/doublestar/v4"
+	"golang.org/x/sync/errgroup"
+	"gopkg.in/yaml.v3"
+)
+
+// buildFile makes a directory a project.
+const buildFile = "build-config.yaml"
+
+// Options are what Load needs to know beside the files.
+type Options struct {
+	// CheckReadme makes a project without README.md an error.
+	CheckReadme bool
+	// Getenv reads the environment, whose PIPEGEN_LAYOUT comes before layout
+	// in pipegen.yaml; nil: it is empty.
+	Getenv func(string) string
+}
+
+// Repository is the configuration of a checkout.
+type Repository struct {
+	// Pipegen is pipegen.yaml with its defaults filled in, apart from
+	// registry, which stays as it is written.
+	Pipegen Pipegen
+	// Projects are sorted by Dir.
+	Projects []*Project
+	// Weekly holds the entries of rebuild-weekly.txt, in the order of the file.
+	Weekly []WeeklyEntry
+	// Warnings are the faults that stop nothing.
+	Warnings Faults
+}
+
+// Load reads the configuration of a checkout. fsys is rooted at the root of
+// the repository; files are the paths, with slashes and sorted, of all files
+// that belong to the checkout: tracked, and untracked but not ignored. Only
+// these are looked at to find projects.
+//
+// The error is Faults, all of severity Error, sorted, when anything is wrong;
+// the Repository is returned beside it as far as it could be read.
+func Load(fsys fs.FS, files []string, o Options) (*Repository, error) {
+	if o.Getenv == nil {
+		o.Getenv = func(string) string { return "" }
+	}
+	l := loader{fsys: fsys, files: files, checkReadme: o.CheckReadme}
+	settings, _ := l.document(pipegenFile, true)
+	var repo Repository
+	var defaults *yaml.Node
+	repo.Pipegen, defaults = loadPipegen(settings, o.Getenv)
+	l.defaults = &document{file: pipegenFile, root: defaults}
+	l.pipegen = &repo.Pipegen
+
+	found := l.find(settings)
+	projects := make([]*Project, len(found))
+	var group errgroup.Group
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for i, file := range found {
+		group.Go(func() error {
+			projects[i] = l.project(file)
+			return nil
+		})
+	}
+	_ = group.Wait() // faults are in the documents
+	repo.Projects = slices.DeleteFunc(projects, func(p *Project) bool { return p == nil })
+
+	weekly, faults := l.weekly()
+	repo.Weekly = weekly
+	all := append(slices.Concat(l.faults, settings.faults, faults), sameNames(repo.Projects)...)
+	unread := false
+	for _, p := range repo.Projects {
+		all = append(all, p.doc.faults...)
+		unread = unread || p.doc.root == nil
+	}
+	// What could not be read may be what an entry means.
+	if !unread {
+		all = append(all, unmatched(weekly, repo.Projects)...)
+	}
+	errs, warnings := all.split()
+	repo.Warnings = warnings
+	return &repo, errs.Err()
+}
+
+type loader struct {
+	fsys        fs.FS
+	files       []string
+	checkReadme bool
+	pipegen     *Pipegen
+	defaults    *document
+	faults      Faults
+}
+
+// has says whether a path is a file of the checkout, or a directory of it.
+func (l *loader) has(file string) bool {
+	_, found := slices.BinarySearch(l.files, file)
+	return found || isDir(l.files, file)
+}
+
+// document reads a YAML file of the checkout; false: there is none.
+func (l *loader) document(file string, mayBeEmpty bool) (*document, bool) {
+	if !l.has(file) {
+		return &document{file: file}, false
+	}
+	data, faults, err := read(l.fsys, file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return &document{file: file}, false
+	}
+	if faults != nil {
+		return &document{file: file, faults: faults}, true
+	}
+	return parse(file, data, mayBeEmpty), true
+}
+
+// find gives the build-config.yaml of every project, sorted by directory.
+func (l *loader) find(settings *document) []string {
+	dirs := l.candidates()
+	patterns := l.pipegen.Projects
+	if patterns != nil {
+		chosen := map[string]bool{}
+		for i, pattern := range patterns {
+			if problem, _ := badGlob(pattern, false); problem != "" {
+				continue
+			}
+			n, _ := locate(settings.root, at("projects", i))
+			f := Fault{File: pipegenFile, Line: n.Line, Column: n.Column}
+			matched := false
+			if _, ok := slices.BinarySearch(dirs, pattern); ok {
+				chosen[pattern], matched = true, true
+			}
+			for _, dir := range dirs {
+				if !hasMeta(pattern) {
+					break
+				}
+				if ok, err := doublestar.Match(pattern, dir); ok && err == nil {
+					chosen[dir], matched = true, true
+				}
+			}
+			switch {
+			case matched:
+			case hasMeta(pattern):
+				f.Severity, f.Rule, f.Message = Warning, "no-match", show(pattern)+" matches no directory with a "+buildFile
+				l.faults = append(l.faults, f)
+			default:
+				f.Severity, f.Rule, f.Message = Error, "missing-config", show(pattern)+" has no "+buildFile
+				f.Hint = "write one, or check that git does not ignore it"
+				if near := Nearest(pattern, dirs); near != "" {
+					f.Hint = fmt.Sprintf("did you mean %q?", near)
+				}
+				l.faults = append(l.faults, f)
+			}
+		}
+		dirs = slices.DeleteFunc(dirs, func(dir string) bool { return !chosen[dir] })
+	}
+	found := make([]string, len(dirs))
+	for i, dir := range dirs {
+		found[i] = path.Join(dir, buildFile)
+	}
+	return found
+}
+
+// candidates gives the directories that hold a build-config.yaml, whatever it
+// is, and warns of names that are nearly right.
+func (l *loader) candidates() []string {
+	var dirs []string
+	for _, file := range l.files {
+		// All that matters ends in these names, or is below them.
+		if !strings.Contains(file, "build-config.y") && !strings.HasPrefix(file, "pipegen.yml") {
+			continue
+		}
+		for dir, name := range steps(file) {
+			switch {
+			case name == buildFile:
+				dirs = append(dirs, dir)
+			case name == "build-config.yml", name == "pipegen.yml" && dir == ".":
+				l.faults = append(l.faults, Fault{
+					File: path.Join(dir, name), Severity: Warning, Rule: "misnamed-file",
+					Message: "this file is not read", Hint: "name it " + strings.TrimSuffix(name, "yml") + "yaml",
+				})
+			}
+		}
+	}
+	slices.Sort(dirs)
+	return slices.Compact(dirs)
+}
+
+// steps gives each directory on the way to a file with the name that follows.
+func steps(file string) func(yield func(dir, name string) bool) {
+	return func(yield func(dir, name string) bool) {
+		dir := "."
+		for name := range strings.SplitSeq(file, "/") {
+			if !yield(dir, name) {
+				return
+			}
+			dir = path.Join(dir, name)
+		}
+	}
+}
+
+// project reads one project; nil: its file is gone from the work tree.
+func (l *loader) project(file string) *Project {
+	doc, there := l.document(file, false)
+	if !there {
+		return nil
+	}
+	p := &Project{Dir: path.Dir(file), File: file, doc: doc, defaults: l.defaults, images: l.pipegen.Images}
+	var own BuildConfig
+	decode(doc, doc.root, &own)
+	p.Config = own
+	if l.defaults.root != nil {
+		p.Config = BuildConfig{}
+		layer(l.defaults.root, &p.Config)
+		layer(doc.root, &p.Config)
+	}
+	p.fill(&p.Config)
+	if doc.root == nil {
+		return p
+	}
+	checker{doc: doc}.build(&own)
+	p.relate(l.fsys, l.files, l.pipegen.Layout, &own)
+	if readme := path.Join(p.Dir, "README.md"); l.checkReadme && !l.has(readme) {
+		p.fault("missing-readme", "", at(), "there is no %s, and CHECK_README=TRUE asks for one", show(readme))
+	}
+	return p
+}
+
+func (l *loader) weekly() ([]WeeklyEntry, Faults) {
+	if !l.has(weeklyFile) {
+		return nil, nil
+	}
+	data, faults, err := read(l.fsys, weeklyFile)
+	if err != nil || faults != nil {
+		return nil, faults
+	}
+	return parseWeekly(data)
+}
+
+// sameNames gives a fault for every image whose name another one has too.
+func sameNames(projects []*Project) Faults {
+	type place struct {
+		p     *Project
+		where []any
+	}
+	places := map[string][]place{}
+	for _, p := range projects {
+		for i, image := range p.Images() {
+			where := at("name")
+			if len(p.Config.Targets) > 0 {
+				where = at("targets", i, "name")
+			}
+			if p.doc.root != nil && image.Name != "" {
+				places[image.Name] = append(places[image.Name], place{p, where})
+			}
+		}
+	}
+	var faults Faults
+	for name, all := range places {
+		for i, here := range all {
+			other := all[0]
+			if i == 0 {
+				if len(all) == 1 {
+					break
+				}
+				other = all[1]
+			}
+			if other.p == here.p {
+				continue // reported as a duplicate target
+			}
+			there := other.p.Fault("", "", "", other.where...)
+			faults = append(faults, here.p.Fault("duplicate-image", fmt.Sprintf(
+				"the image %s is also made by %s:%d:%d", show(name), there.File, there.Line, there.Column,
+			), "give one of them another name:", here.where...))
+		}
+	}
+	return faults
+}

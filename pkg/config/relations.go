@@ -1,0 +1,288 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+)
+
+// relate judges what depends on more than one value: keys that belong
+// together, names, and the files that a local context must have. own is what
+// the file says by itself.
+func (p *Project) relate(fsys fs.FS, files []string, layout string, own *BuildConfig) {
+	p.source(own)
+	p.names(layout)
+	b := &p.Config
+	if len(b.Targets) > 0 && b.Target != "" {
+		p.fault("target-and-targets", "give the stage of each image in targets", at("target"), "target and targets exclude each other")
+	}
+	for _, e := range (checker{doc: p.doc}).entries("overrides") {
+		pl, err := ParsePlatform(e.key.Value)
+		if err != nil {
+			continue
+		}
+		if !slices.Contains(b.Platforms, pl.String()) {
+			p.fault("unused-override", oneOf(pl.String(), b.Platforms), at("overrides", e.key.Value), "overrides are for %s, which is not in platforms", show(e.key.Value))
+		}
+		if len(b.Targets) > 0 && own.Overrides[e.key.Value].Target != "" {
+			p.fault("target-and-targets", "give the stage of each image in targets", at("overrides", e.key.Value, "target"), "target and targets exclude each other")
+		}
+	}
+	if !*b.Index && len(b.Platforms) > 1 {
+		p.fault("index", "name one platform, or remove index: false", at("index"), "index: false needs a single platform, there are %d", len(b.Platforms))
+	}
+	for _, image := range p.Images() {
+		if i := slices.Index(b.DependsOn, image.Name); i >= 0 {
+			p.fault("depends-on-itself", "", at("depends_on", i), "%s depends on itself", show(image.Name))
+		}
+	}
+	for i, glob := range own.Watch {
+		if problem, _ := badGlob(glob, true); problem == "" && !hasMeta(glob) && isDir(files, glob) {
+			p.warn("glob-directory", "write "+glob+"/**", at("watch", i), "%s is a directory: no file matches it", show(glob))
+		}
+	}
+	p.builds(fsys, files, own)
+}
+
+func (p *Project) fault(rule, hint string, where []any, format string, args ...any) {
+	p.doc.faults = append(p.doc.faults, p.Fault(rule, fmt.Sprintf(format, args...), hint, where...))
+}
+
+func (p *Project) warn(rule, hint string, where []any, format string, args ...any) {
+	f := p.Fault(rule, fmt.Sprintf(format, args...), hint, where...)
+	f.Severity = Warning
+	p.doc.faults = append(p.doc.faults, f)
+}
+
+// source judges where the context comes from.
+func (p *Project) source(own *BuildConfig) {
+	b := &p.Config
+	local := b.UpstreamRepo == ""
+	switch {
+	case !local && b.UpstreamRef == "":
+		p.fault("missing-key", "upstream_ref: a tag, a branch or a commit SHA", at("upstream_repo"), "upstream_repo needs upstream_ref")
+	case local && b.UpstreamRef != "":
+		p.fault("missing-key", "upstream_repo: https://host/path", at("upstream_ref"), "upstream_ref needs upstream_repo")
+	}
+	switch {
+	case !local && *b.UseLocalContext:
+		p.fault("context", "remove one of the two", at("use_local_context"), "use_local_context: true and upstream_repo exclude each other")
+	case local && !*b.UseLocalContext:
+		p.fault("context", "add upstream_repo and upstream_ref, or remove the key", at("use_local_context"), "use_local_context: false needs upstream_repo")
+	}
+	if local && own.UpstreamAuth != nil {
+		p.warn("unused-key", "", at("upstream_auth"), "upstream_auth has no effect without upstream_repo")
+	}
+}
+
+// names judges the names and the tags of the images: they are never
+// normalised.
+func (p *Project) names(layout string) {
+	for i, image := range p.Images() {
+		where, whatTags := at("name"), at("additional_tags")
+		if len(p.Config.Targets) > 0 {
+			if p.Config.Targets[i].Name == "" {
+				continue
+			}
+			where = at("targets", i, "name")
+			if p.Config.Targets[i].AdditionalTags != nil {
+				whatTags = at("targets", i, "additional_tags")
+			}
+		}
+		switch {
+		case p.Config.Name == "":
+			p.fault("missing-key", "name: my-image", at(), "a project at the root of the repository needs a name")
+			return
+		case !isTag(image.Name):
+			p.fault("bad-name", "write name: with letters, digits, _, . and -, not beginning with . or -", where, "%s cannot be the name of an image, which begins its tags", show(image.Name))
+			continue
+		case layout == "repository" && !isComponent(image.Name):
+			p.fault("bad-name", "write name: in small letters and digits, with single . or _ or any number of - between them", where, "%s cannot be the name of an image, which in layout repository is part of a repository's name", show(image.Name))
+			continue
+		}
+		if layout != "tag" {
+			continue
+		}
+		suffix := len("dirty")
+		for _, pl := range image.Platforms {
+			suffix = max(suffix, len(pl.Suffix()))
+		}
+		if n := len(image.Name) + len("-20060102-1234567-") + suffix; n > maxTag {
+			p.fault("long-tag", "write a shorter name:", where, "the name %s makes tags of %d characters, %d are allowed", show(image.Name), n, maxTag)
+		}
+		for j, tag := range image.AdditionalTags {
+			if n := len(image.Name) + len("-") + len(tag); isTag(tag) && n > maxTag {
+				p.fault("long-tag", "", append(slices.Clip(whatTags), j), "the tag %s has %d characters with the name before it, %d are allowed", show(tag), n, maxTag)
+			}
+		}
+	}
+}
+
+// builds judges what each platform builds.
+func (p *Project) builds(fsys fs.FS, files []string, own *BuildConfig) {
+	used := map[string]bool{}
+	checked := map[[2]string]bool{}
+	for _, s := range p.Config.Platforms {
+		pl, err := ParsePlatform(s)
+		if err != nil {
+			continue
+		}
+		b := &p.Config
+		if len(b.Overrides) > 0 {
+			b = new(p.For(pl))
+		}
+		used[b.Engine] = true
+		if b.UpstreamRepo != "" || b.UpstreamRef != "" || badPath(b.ContextPath) != "" {
+			continue
+		}
+		p.once(checked, "context_path", b.ContextPath, func() { p.localContext(fsys, pl, b) })
+		if badPath(b.DockerfilePath) == "" && b.Engine != "make" {
+			p.once(checked, "dockerfile_path", b.DockerfilePath, func() { p.localDockerfile(fsys, files, pl, b) })
+		}
+	}
+	for _, key := range []struct {
+		name, engine string
+		written      bool
+		where        []any
+	}{
+		{"frontend", "buildkit", own.Frontend != "", at("frontend")},
+		{"frontend_opts", "buildkit", own.FrontendOpts != nil, at("frontend_opts")},
+		{"contexts", "buildkit", own.Contexts != nil, at("contexts")},
+		{"cache.mode", "buildkit", own.Cache != nil && own.Cache.Mode != "", at("cache", "mode")},
+		{"command", "make", own.Command != "", at("command")},
+	} {
+		if key.written && !used[key.engine] {
+			p.warn("other-engine", "", key.where, "%s has no effect: it is for engine %s", key.name, key.engine)
+		}
+	}
+}
+
+func (p *Project) once(done map[[2]string]bool, key, value string, check func()) {
+	if k := [2]string{key, value}; !done[k] {
+		done[k] = true
+		check()
+	}
+}
+
+// where gives the path of a key in the overrides of a platform if it is set
+// there, else at the top.
+func (p *Project) where(pl Platform, key string) []any {
+	written, n := p.doc.override(pl)
+	if n != nil {
+		if _, value := child(target(n), key); value != nil {
+			return at("overrides", written, key)
+		}
+	}
+	return at(key)
+}
+
+func (p *Project) localContext(fsys fs.FS, pl Platform, b *BuildConfig) {
+	if b.ContextPath == "." {
+		return
+	}
+	where := p.where(pl, "context_path")
+	full := show(path.Join(p.Dir, b.ContextPath))
+	info, err := within(fsys, p.Dir, b.ContextPath)
+	switch {
+	case errors.Is(err, errOutside):
+		p.fault("outside", "", where, "the context %s is a symbolic link that leaves the project", full)
+	case errors.Is(err, fs.ErrPermission):
+		p.fault("unreadable", "", where, "the context %s cannot be read: permission denied", full)
+	case err != nil:
+		p.fault("missing-context", "", where, "there is no directory %s", full)
+	case !info.IsDir():
+		p.fault("missing-context", "", where, "the context %s is no directory", full)
+	}
+}
+
+func (p *Project) localDockerfile(fsys fs.FS, files []string, pl Platform, b *BuildConfig) {
+	where := p.where(pl, "dockerfile_path")
+	full := path.Join(p.Dir, b.DockerfilePath)
+	info, err := within(fsys, p.Dir, b.DockerfilePath)
+	switch {
+	case errors.Is(err, errOutside):
+		p.fault("outside", "copy the file into the project", where, "the Dockerfile %s is a symbolic link that leaves the project", show(full))
+	case errors.Is(err, fs.ErrPermission):
+		p.fault("unreadable", "", where, "the Dockerfile %s cannot be read: permission denied", show(full))
+	case err != nil:
+		hint := "write dockerfile_path:, or upstream_repo: and upstream_ref: if it is in another repository"
+		if near := Nearest(path.Base(full), namesIn(files, path.Dir(full))); near != "" {
+			hint = fmt.Sprintf("did you mean %q?", path.Join(path.Dir(b.DockerfilePath), near))
+		}
+		p.fault("missing-dockerfile", hint, where, "there is no Dockerfile %s", show(full))
+	case !info.Mode().IsRegular():
+		p.fault("missing-dockerfile", "", where, "the Dockerfile %s is no regular file", show(full))
+	}
+}
+
+// errOutside says that a path leaves the directory it must stay in.
+var errOutside = errors.New("leaves the directory")
+
+// within gives what is at a path below dir. Symbolic links are followed as
+// long as they stay below dir; one that does not gives errOutside.
+func within(fsys fs.FS, dir, rel string) (fs.FileInfo, error) {
+	const mostLinks = 40
+	here, links := dir, 0
+	info, err := fs.Stat(fsys, dir)
+	for rest := strings.Split(rel, "/"); err == nil && len(rest) > 0; {
+		step := rest[0]
+		rest = rest[1:]
+		switch step {
+		case "", ".":
+			continue
+		case "..":
+			if here == dir {
+				return nil, errOutside
+			}
+			here = path.Dir(here)
+			info, err = fs.Lstat(fsys, here)
+			continue
+		}
+		next := path.Join(here, step)
+		if info, err = fs.Lstat(fsys, next); err != nil {
+			break
+		}
+		if info.Mode()&fs.ModeSymlink == 0 {
+			here = next
+			continue
+		}
+		to, lerr := fs.ReadLink(fsys, next)
+		if links++; lerr != nil || links > mostLinks {
+			return nil, errors.Join(fmt.Errorf("following %s", show(next)), lerr)
+		}
+		if path.IsAbs(to) {
+			return nil, errOutside
+		}
+		rest = append(strings.Split(to, "/"), rest...)
+		info, err = fs.Lstat(fsys, here)
+	}
+	return info, err
+}
+
+// isDir says whether a directory holds any of the files, which are sorted.
+func isDir(files []string, dir string) bool {
+	i, _ := slices.BinarySearch(files, dir+"/")
+	return i < len(files) && strings.HasPrefix(files[i], dir+"/")
+}
+
+// namesIn gives the names of the files directly in dir.
+func namesIn(files []string, dir string) []string {
+	prefix := dir + "/"
+	if dir == "." {
+		prefix = ""
+	}
+	var names []string
+	i, _ := slices.BinarySearch(files, prefix)
+	for ; i < len(files) && strings.HasPrefix(files[i], prefix); i++ {
+		if name := files[i][len(prefix):]; !strings.Contains(name, "/") {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// hasMeta says whether a pattern is more than a plain path.
+func hasMeta(glob string) bool { return strings.ContainsAny(glob, `*?[{\`) }

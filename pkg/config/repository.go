@@ -1,0 +1,91 @@
+package config
+
+import (
+	"slices"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+)
+
+// pipegenFile is where the settings of a repository are.
+const pipegenFile = "pipegen.yaml"
+
+// loadPipegen fills in pipegen.yaml from its document, judges it, and gives
+// the defaults of all projects as they are written.
+func loadPipegen(doc *document, getenv func(string) string) (Pipegen, *yaml.Node) {
+	var p Pipegen
+	var defaults *yaml.Node
+	if doc.root != nil {
+		decode(doc, doc.root, &p)
+		checker{doc: doc}.pipegen(&p)
+		if _, value := child(doc.root, "defaults"); value != nil && target(value).Kind == yaml.MappingNode {
+			defaults = target(value)
+		}
+	}
+	if layout := getenv("PIPEGEN_LAYOUT"); layout != "" {
+		if !slices.Contains(layouts, layout) {
+			doc.faults = append(doc.faults, Fault{
+				File: "PIPEGEN_LAYOUT", Severity: Error, Rule: "unknown-value",
+				Message: "unknown layout " + show(layout), Hint: oneOf(layout, layouts),
+			})
+		}
+		p.Layout = layout
+	}
+	if !slices.Contains(layouts, p.Layout) {
+		p.Layout = "tag"
+	}
+	if p.Ignore == nil {
+		p.Ignore = []string{"**/README.md"}
+	}
+	if p.Publish.MediaType == "" {
+		p.Publish.MediaType = "oci"
+	}
+	if p.Publish.Keys == nil {
+		p.Publish.Keys = new(true)
+	}
+	return p, defaults
+}
+
+// pipegen judges the values of pipegen.yaml.
+func (c checker) pipegen(p *Pipegen) {
+	switch {
+	case strings.Contains(p.Registry, "://"):
+		c.fault("bad-registry", "write host/repository, without https://", at("registry"), "registry has a scheme")
+	case strings.ContainsAny(p.Registry, " \t@") || strings.HasSuffix(p.Registry, "/") || strings.HasPrefix(p.Registry, "-"):
+		c.fault("bad-registry", "write host/repository", at("registry"), "registry is no name of a repository")
+	}
+	c.choice(p.Layout, layouts, at("layout"))
+	c.globs(p.Projects, "projects", false)
+	c.globs(p.Ignore, "ignore", true)
+	c.globs(p.RebuildAll, "rebuild_all", true)
+	if p.Defaults != nil {
+		c.below("defaults").build(p.Defaults)
+	}
+	seen := map[Platform]string{}
+	for _, e := range c.entries("runners") {
+		c.platform(e.key.Value, at("runners", e.key.Value), seen)
+	}
+	c.image(p.Images.Pipegen, at("images", "pipegen"))
+	c.image(p.Images.Kaniko, at("images", "kaniko"))
+	c.image(p.Images.BuildKit, at("images", "buildkit"))
+	c.image(p.Images.Make, at("images", "make"))
+	for _, system := range c.entries("overlays") {
+		c.key(system.key, ciSystems)
+		for _, job := range c.below("overlays").entries(system.key.Value) {
+			c.key(job.key, jobKinds)
+		}
+	}
+	c.choice(p.Publish.MediaType, mediaTypes, at("publish", "media_type"))
+	for i, host := range p.Publish.Insecure {
+		if host == "" || strings.ContainsAny(host, "/ \t@") {
+			c.fault("bad-registry", "write host or host:port", at("publish", "insecure", i), "%s is no host of a registry", show(host))
+		}
+	}
+}
+
+// key judges a key that must be one of a set.
+func (c checker) key(key *yaml.Node, set []string) {
+	if !slices.Contains(set, key.Value) {
+		c.doc.fault(key, "unknown-key", oneOf(key.Value, set), "unknown key %s", show(key.Value))
+	}
+}

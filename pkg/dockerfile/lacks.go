@@ -1,0 +1,97 @@
+package dockerfile
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+)
+
+// Finding is something in a Dockerfile that an engine lacks.
+type Finding struct {
+	// Line of the instruction, from 1.
+	Line int
+	// Name of the stage, or its number.
+	Stage string
+	Msg   string
+	// Whether the image can be right all the same.
+	Warning bool
+}
+
+// Unsupported gives what Kaniko (chainguard-dev/kaniko v1.25.3) lacks, in the
+// order of the file, for all stages. It passes over these things in silence:
+// a RUN with a here-document runs an empty script. So it is told here.
+func (f *File) Unsupported() []Finding { return slices.Clone(f.findings) }
+
+func (f *File) lack(stage string, line int, warning bool, format string, args ...any) {
+	f.findings = append(f.findings, Finding{line, stage, fmt.Sprintf(format, args...), warning})
+}
+
+var ofTarget = regexp.MustCompile(`^"?\$(TARGETPLATFORM|\{TARGETPLATFORM\})"?$`)
+
+func (f *File) lackFrom(s stage) {
+	if p := s.from.platform; p != "" && !ofTarget.MatchString(p) {
+		f.lack(s.id, s.from.line, true, "kaniko ignores FROM --platform: this stage is built from the target platform's image")
+	}
+}
+
+func (f *File) lackCopy(stage string, c *instructions.CopyCommand, line int) {
+	if strings.Contains(c.From, "$") {
+		f.lack(stage, line, false, "COPY --from expands no variables: give the image a stage of its own (FROM … AS …)")
+	}
+	f.lackSources(stage, "COPY", c.SourcesAndDest, line)
+	if c.Parents {
+		f.lack(stage, line, false, "kaniko has no COPY --parents")
+	}
+	if len(c.ExcludePatterns) > 0 {
+		f.lack(stage, line, false, "kaniko has no COPY --exclude")
+	}
+}
+
+// remote matches what BuildKit takes for a git repository.
+var remote = regexp.MustCompile(`^(git@|git://|ssh://)|^https?://[^#?]+\.git(#|\?|$)`)
+
+func (f *File) lackAdd(stage string, c *instructions.AddCommand, line int) {
+	f.lackSources(stage, "ADD", c.SourcesAndDest, line)
+	if len(c.ExcludePatterns) > 0 {
+		f.lack(stage, line, false, "kaniko has no ADD --exclude")
+	}
+	if c.Checksum != "" {
+		f.lack(stage, line, false, "kaniko does not check ADD --checksum")
+	}
+	if c.Unpack != nil {
+		f.lack(stage, line, false, "kaniko has no ADD --unpack")
+	}
+	if slices.ContainsFunc(c.SourcePaths, remote.MatchString) {
+		f.lack(stage, line, false, "kaniko cannot ADD a git repository")
+	}
+}
+
+func (f *File) lackSources(stage, name string, s instructions.SourcesAndDest, line int) {
+	if len(s.SourceContents) > 0 {
+		f.lack(stage, line, false, "kaniko has no here-documents: %s <<%s would copy nothing", name, s.SourceContents[0].Path)
+	}
+}
+
+func (f *File) lackRun(stage string, c *instructions.RunCommand, line int) {
+	if len(c.Files) > 0 {
+		f.lack(stage, line, false, "kaniko has no here-documents: RUN <<%s would run nothing", c.Files[0].Name)
+	}
+	count := len(instructions.GetMounts(c))
+	// Types are read only when variables are expanded; what needs their values
+	// to be read is no cache.
+	known := c.Expand(func(word string) (string, error) { return word, nil }) == nil
+	for i := range count {
+		kind := instructions.MountType("")
+		if known {
+			kind = instructions.GetMounts(c)[i].Type
+		}
+		if kind == instructions.MountTypeCache {
+			f.lack(stage, line, true, "kaniko ignores RUN --mount=type=cache: this step starts with an empty directory each time")
+		} else {
+			f.lack(stage, line, false, "kaniko has no RUN --mount")
+		}
+	}
+}

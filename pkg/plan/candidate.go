@@ -1,0 +1,181 @@
+package plan
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/pipegen/pipegen/pkg/config"
+	"github.com/pipegen/pipegen/pkg/dockerfile"
+)
+
+// candidate is an image of the configuration on its way into a plan.
+type candidate struct {
+	project    *config.Project
+	name       string
+	target     string
+	platforms  []config.Platform
+	specs      []config.BuildConfig // as platforms
+	repository string
+	tags       []string
+
+	edges   []edge // images that it is built on, sorted by name, each once
+	reasons []Reason
+	commit  string // of the upstream repository
+	key     string
+	inputs  []KeyInput
+}
+
+// edge says that an image is built on another one, and who says so.
+type edge struct {
+	to     string
+	detail string // depends_on, or FILE:LINE
+	fault  []any  // path in the configuration, for an edge from there
+	file   string // the Dockerfile, for an edge from there
+	line   int
+}
+
+func candidates(cfg *config.Repository, n naming) []*candidate {
+	var cs []*candidate
+	for _, p := range cfg.Projects {
+		for _, img := range p.Images() {
+			c := &candidate{
+				project: p, name: img.Name, target: img.Target, platforms: img.Platforms,
+				repository: n.repository(img.Name), tags: n.tags(img.Name, img.AdditionalTags),
+			}
+			for _, pl := range img.Platforms {
+				spec := p.For(pl)
+				if img.Target != "" {
+					spec.Target = img.Target
+				}
+				c.specs = append(c.specs, spec)
+			}
+			cs = append(cs, c)
+		}
+	}
+	slices.SortFunc(cs, func(a, b *candidate) int { return strings.Compare(a.name, b.name) })
+	return cs
+}
+
+func (c *candidate) upstream() bool { return c.project.Config.UpstreamRepo != "" }
+
+// Arguments that pipegen gives every build; a Dockerfile that declares one
+// with ARG can use it.
+const registryArg = "PIPEGEN_REGISTRY"
+
+// buildArgs are the arguments that decide what a Dockerfile is built on.
+func buildArgs(spec config.BuildConfig, pl config.Platform, registry string) map[string]string {
+	args := map[string]string{
+		"TARGETPLATFORM": pl.String(), "TARGETOS": pl.OS, "TARGETARCH": pl.Arch, "TARGETVARIANT": pl.Variant,
+		registryArg: registry,
+	}
+	maps.Copy(args, spec.BuildArgs)
+	return args
+}
+
+// findEdges finds what each candidate is built on: what depends_on names, and
+// what FROM and COPY --from of a Dockerfile in this repository refer to by
+// repository and tag. Unknown names in depends_on and a Dockerfile that does
+// not parse are faults.
+func findEdges(cs []*candidate, registry string, fsys fs.FS) config.Faults {
+	byName := map[string]*candidate{}
+	byRef := map[string]*candidate{}
+	for _, c := range cs {
+		byName[c.name] = c
+		for _, t := range c.tags {
+			byRef[c.repository+":"+t] = c
+		}
+	}
+	names := slices.Sorted(maps.Keys(byName))
+	var faults config.Faults
+	for _, c := range cs {
+		seen := map[string]bool{}
+		add := func(e edge) {
+			if !seen[e.to] {
+				seen[e.to] = true
+				c.edges = append(c.edges, e)
+			}
+		}
+		for i, name := range c.project.Config.DependsOn {
+			if byName[name] == nil {
+				hint := ""
+				if near := config.Nearest(name, names); near != "" {
+					hint = fmt.Sprintf("did you mean %q?", near)
+				}
+				faults = append(faults, c.project.Fault("unknown-image", fmt.Sprintf("depends_on: there is no image %q", name), hint, "depends_on", i))
+				continue
+			}
+			add(edge{to: name, detail: "depends_on", fault: []any{"depends_on", i}})
+		}
+		if c.upstream() {
+			continue
+		}
+		faults = append(faults, c.dockerfileEdges(registry, fsys, byRef, add)...)
+	}
+	for _, c := range cs {
+		slices.SortFunc(c.edges, func(a, b edge) int { return strings.Compare(a.to, b.to) })
+	}
+	return faults
+}
+
+func (c *candidate) dockerfileEdges(registry string, fsys fs.FS, byRef map[string]*candidate, add func(edge)) config.Faults {
+	var faults config.Faults
+	parsed := map[string]*dockerfile.File{}
+	for i, spec := range c.specs {
+		if spec.Engine == "make" {
+			continue
+		}
+		file := join(c.project.Dir, spec.DockerfilePath)
+		f, done := parsed[file]
+		if !done {
+			text, err := fs.ReadFile(fsys, file)
+			if err == nil {
+				f, err = dockerfile.Parse(text)
+			}
+			parsed[file] = f
+			if err != nil {
+				faults = append(faults, dockerfileFault(c, file, err))
+			}
+		}
+		if f == nil {
+			continue
+		}
+		bases, err := f.Bases(buildArgs(spec, c.platforms[i], registry), spec.Target)
+		if err != nil {
+			faults = append(faults, c.project.Fault("dockerfile", fmt.Sprintf("%s: %v", file, err), "", "target"))
+			continue
+		}
+		for _, b := range bases {
+			if to := byRef[b.Ref]; to != nil && to != c {
+				add(edge{to: to.name, detail: fmt.Sprintf("%s:%d", file, b.Line), file: file, line: b.Line})
+			}
+		}
+	}
+	return faults
+}
+
+// dockerfileFault is a warning: the image is still planned, and its build
+// will say the same.
+func dockerfileFault(c *candidate, file string, err error) config.Fault {
+	f := config.Fault{File: file, Line: 1, Column: 1, Severity: config.Warning, Rule: "dockerfile", Message: err.Error(),
+		Hint: "image " + c.name + " is planned without what this Dockerfile is built on"}
+	var syntax *dockerfile.SyntaxError
+	if errors.As(err, &syntax) {
+		f.Line, f.Message = max(syntax.Line, 1), syntax.Msg
+	}
+	return f
+}
+
+// join joins slash paths; "." stands for the root.
+func join(dir, p string) string {
+	if dir == "." {
+		return p
+	}
+	if p == "." {
+		return dir
+	}
+	return dir + "/" + p
+}

@@ -1,0 +1,118 @@
+package plan
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/pipegen/pipegen/pkg/config"
+	"github.com/pipegen/pipegen/pkg/diff"
+)
+
+// Difference is what pipegen diff shows: the projects with a change in their
+// own directory. What depends on them is a matter of planning.
+type Difference struct {
+	// Commits; Base is empty when none could be used, then all projects count.
+	Base string `json:"base"`
+	Head string `json:"head"`
+	// How the base was found, or why none could be used.
+	How string `json:"how"`
+	// Sorted by directory.
+	Projects []ChangedProject `json:"projects"`
+	// Directories of projects that the head no longer has.
+	Deleted []string `json:"deleted"`
+}
+
+// ChangedProject is a project and the paths that changed in it.
+type ChangedProject struct {
+	Name string `json:"name"`
+	Dir  string `json:"dir"`
+	// Empty when everything counts as changed.
+	Paths []string `json:"paths"`
+}
+
+// Diff compares base and head. It reads pipegen.yaml and the configuration of
+// the changed projects alone, so that it costs what git's own diff costs.
+func (c *Checkout) Diff(ctx context.Context) (*Difference, error) {
+	if err := c.changes(ctx); err != nil {
+		return nil, err
+	}
+	d := &Difference{Base: c.Base.Commit, Head: c.Head.Hash, How: c.Base.How, Projects: []ChangedProject{}, Deleted: []string{}}
+	if !c.Base.Usable {
+		d.Base, d.How = "", c.Base.Why
+		return d, c.allProjects(ctx, d)
+	}
+	root, err := config.LoadPipegen(c.FS)
+	if err != nil {
+		return nil, err
+	}
+	found := projectsOf{fsys: c.FS, globs: root.Projects, known: map[string]bool{}}
+	var kept []diff.Change
+	for _, ch := range c.Changes {
+		if !matchAny(root.Ignore, ch.Path) {
+			kept = append(kept, ch)
+			found.above(ch.Path)
+		}
+	}
+	byDir, _ := diff.Attribute(kept, found.dirs)
+	for dir, changes := range byDir {
+		name, err := config.ProjectName(c.FS, dir)
+		if err != nil {
+			return nil, err
+		}
+		paths := make([]string, 0, len(changes))
+		for _, ch := range changes {
+			paths = append(paths, ch.Path)
+		}
+		d.Projects = append(d.Projects, ChangedProject{name, dir, paths})
+	}
+	slices.SortFunc(d.Projects, func(a, b ChangedProject) int { return strings.Compare(a.Dir, b.Dir) })
+	for _, ch := range c.Changes {
+		if dir, file := path.Split(ch.Path); ch.Kind == diff.Deleted && file == config.BuildFile {
+			d.Deleted = append(d.Deleted, path.Clean(dir))
+		}
+	}
+	return d, nil
+}
+
+func (c *Checkout) allProjects(ctx context.Context, d *Difference) error {
+	if err := c.Load(ctx); err != nil {
+		return err
+	}
+	for _, p := range c.Config.Projects {
+		d.Projects = append(d.Projects, ChangedProject{p.Config.Name, p.Dir, []string{}})
+	}
+	return nil
+}
+
+// projectsOf finds the project directories above paths, asking for each
+// directory once.
+type projectsOf struct {
+	fsys  fs.FS
+	globs []string
+	known map[string]bool
+	dirs  []string
+}
+
+func (f *projectsOf) above(p string) {
+	for dir := path.Dir(p); ; dir = path.Dir(dir) {
+		if f.known[dir] {
+			return
+		}
+		f.known[dir] = true
+		if len(f.globs) == 0 || matchAny(f.globs, dir) {
+			_, err := fs.Stat(f.fsys, join(dir, config.BuildFile))
+			// What cannot be looked at may be a project: reading it will say.
+			if err == nil || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
+				f.dirs = append(f.dirs, dir)
+			}
+		}
+		if dir == "." {
+			return
+		}
+	}
+}

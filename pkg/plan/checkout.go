@@ -1,0 +1,262 @@
+package plan
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/pipegen/pipegen/pkg/config"
+	"github.com/pipegen/pipegen/pkg/diff"
+	"github.com/pipegen/pipegen/pkg/failure"
+)
+
+// Request says which checkout to look at, and with what.
+type Request struct {
+	// Directory in the checkout.
+	Dir string
+	// Revisions as git names them; empty: the base is found, the head is what
+	// is checked out.
+	Base, Head string
+	// Registry as flag or environment give it; empty: pipegen.yaml, then $ECR_REGISTRY.
+	Registry string
+	// Time of the plan: RFC 3339 or YYYY-MM-DD, UTC; empty: the pipeline's, else Now.
+	Date string
+
+	Getenv   func(string) string
+	ReadFile func(string) ([]byte, error)
+	Now      func() time.Time
+}
+
+// Checkout is a repository with its configuration, and what changed in it.
+type Checkout struct {
+	Repo     *diff.Repo
+	CI       diff.CI
+	Head     diff.Commit
+	Base     diff.Base
+	Changes  []diff.Change
+	Config   *config.Repository
+	FS       fs.FS
+	Registry string
+	Created  time.Time
+	// Whether the work tree is what is built, and differs from the head.
+	Dirty bool
+
+	rev    string // "" for the work tree
+	flag   string // registry as asked for
+	getenv func(string) string
+}
+
+// Open finds the checkout, the head and the base to compare with. Errors are
+// failure.ErrInput, or what git said.
+func Open(ctx context.Context, r Request) (*Checkout, error) {
+	repo, err := diff.Open(ctx, r.Dir)
+	if err != nil {
+		return nil, err
+	}
+	ci, err := diff.DetectCI(r.Getenv, r.ReadFile)
+	if err != nil {
+		return nil, err
+	}
+	c := &Checkout{Repo: repo, CI: ci, flag: r.Registry, getenv: r.Getenv}
+	if c.Head, err = head(ctx, repo, r.Head); err != nil {
+		return nil, err
+	}
+	if c.Created, err = created(r, ci); err != nil {
+		return nil, err
+	}
+	if c.Base, err = repo.Base(ctx, ci, r.Base, c.Head); err != nil {
+		return nil, err
+	}
+	if r.Head != "" {
+		c.rev, c.Base.WorkTree = c.Head.Hash, false
+	}
+	c.FS, err = repo.FS(ctx, c.rev)
+	return c, err
+}
+
+func head(ctx context.Context, repo *diff.Repo, rev string) (diff.Commit, error) {
+	if rev == "" {
+		return repo.Head(ctx)
+	}
+	commit, err := repo.Commit(ctx, rev)
+	if errors.Is(err, diff.ErrMissing) {
+		return commit, failure.Input("--head: %w", err)
+	}
+	return commit, err
+}
+
+// created is the plan's one time.
+func created(r Request, ci diff.CI) (time.Time, error) {
+	if r.Date != "" {
+		for _, layout := range []string{time.RFC3339, time.DateOnly} {
+			if t, err := time.Parse(layout, r.Date); err == nil {
+				return t.UTC(), nil
+			}
+		}
+		return time.Time{}, failure.WithHint(failure.Input("--date %q is no time", r.Date), "write it as 2026-11-21 or 2026-11-21T02:03:04Z")
+	}
+	if !ci.Created.IsZero() {
+		return ci.Created.UTC(), nil
+	}
+	return r.Now().UTC(), nil
+}
+
+func checkRegistry(registry string) error {
+	if strings.Contains(registry, "://") {
+		return failure.WithHint(failure.Input("registry %q has a scheme", registry), "write host[:port][/path], without https://")
+	}
+	if strings.ContainsAny(registry, " \t\r\n@") {
+		return failure.Input("registry %q is not host[:port][/path]", registry)
+	}
+	return nil
+}
+
+// Load reads the configuration of all projects. With config.Faults c.Config
+// is there too, as far as it could be read.
+func (c *Checkout) Load(ctx context.Context) error {
+	files, err := c.Repo.Files(ctx, c.rev)
+	if err != nil {
+		return err
+	}
+	c.Config, err = config.Load(c.FS, files, config.Options{
+		CheckReadme: strings.EqualFold(c.getenv("CHECK_README"), "true"), Getenv: c.getenv,
+	})
+	if err != nil {
+		return err
+	}
+	c.Registry = strings.TrimSuffix(firstOf(c.flag, c.Config.Pipegen.Registry, c.getenv("ECR_REGISTRY")), "/")
+	return checkRegistry(c.Registry)
+}
+
+// compare finds what changed from the base, and whether the work tree is dirty.
+func (c *Checkout) compare(ctx context.Context) error {
+	if c.rev == "" {
+		uncommitted, err := c.Repo.Changes(ctx, c.Head.Hash, "")
+		if err != nil {
+			return err
+		}
+		c.Dirty = c.matters(uncommitted)
+	}
+	return c.changes(ctx)
+}
+
+func (c *Checkout) changes(ctx context.Context) error {
+	if !c.Base.Usable {
+		return nil
+	}
+	to := c.Head.Hash
+	if c.Base.WorkTree {
+		to = ""
+	}
+	var err error
+	c.Changes, err = c.Repo.Changes(ctx, c.Base.Commit, to)
+	return err
+}
+
+// matters says whether uncommitted changes make what is built differ from the
+// head: every change of a file that git knows, and new files in a project.
+func (c *Checkout) matters(uncommitted []diff.Change) bool {
+	dirs := make([]string, 0, len(c.Config.Projects))
+	for _, p := range c.Config.Projects {
+		dirs = append(dirs, p.Dir)
+	}
+	_, outside := diff.Attribute(uncommitted, dirs)
+	for _, ch := range outside {
+		if ch.Kind != diff.Added {
+			return true
+		}
+	}
+	return len(uncommitted) > len(outside)
+}
+
+// Resolver gives the commit of an upstream ref.
+type Resolver func(ctx context.Context, repo, ref string, auth *config.UpstreamAuth) (string, error)
+
+// Plan makes the plan of this checkout. Errors are those of Load and Compute.
+// Warnings come back beside it.
+func (c *Checkout) Plan(ctx context.Context, sel Selection, resolve Resolver) (*Plan, config.Faults, error) {
+	if err := c.Load(ctx); err != nil {
+		return nil, nil, err
+	}
+	if err := c.compare(ctx); err != nil {
+		return nil, nil, err
+	}
+	entries, err := c.Repo.Entries(ctx, c.rev)
+	if err != nil {
+		return nil, nil, err
+	}
+	changed, err := c.defaultsChanged(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	p, warnings, err := Compute(ctx, Input{
+		Config: c.Config, FS: c.FS, Selection: sel,
+		CI: c.CI, Head: c.Head, Base: c.Base, Changes: c.Changes, DefaultsChanged: changed,
+		Dirty: c.Dirty, Branch: c.branch(), Entries: entries,
+		Created: c.Created, Registry: c.Registry, SourceURL: firstOf(c.getenv("CI_PROJECT_URL"), githubURL(c.getenv), c.Repo.RemoteURL()),
+		Getenv: c.getenv, Resolve: resolve,
+	})
+	return p, append(c.Config.Warnings, warnings...), err
+}
+
+// branch is what layout git names its tags after: the branch, or for a
+// detached head without a CI system the commit.
+func (c *Checkout) branch() string {
+	return firstOf(c.getenv("CI_COMMIT_REF_NAME"), c.getenv("GITHUB_REF_NAME"), c.Repo.Branch(), short(c.Head.Hash))
+}
+
+func githubURL(getenv func(string) string) string {
+	if server, repo := getenv("GITHUB_SERVER_URL"), getenv("GITHUB_REPOSITORY"); server != "" && repo != "" {
+		return server + "/" + repo
+	}
+	return ""
+}
+
+// defaultsChanged says whether pipegen.yaml gives projects other defaults
+// than at the base. What cannot be read there counts as changed.
+func (c *Checkout) defaultsChanged(ctx context.Context) (bool, error) {
+	touched := false
+	for _, ch := range c.Changes {
+		touched = touched || ch.Path == config.PipegenFile
+	}
+	if !touched {
+		return false, nil
+	}
+	old, err := c.Repo.FS(ctx, c.Base.Commit)
+	if err != nil {
+		return false, fmt.Errorf("reading %s at the base: %w", config.PipegenFile, err)
+	}
+	before, err := config.Load(onlyFile{old, config.PipegenFile}, []string{config.PipegenFile}, config.Options{})
+	if err != nil || before == nil {
+		return !errors.Is(err, fs.ErrNotExist), nil
+	}
+	return !reflect.DeepEqual(before.Pipegen.Defaults, c.Config.Pipegen.Defaults), nil
+}
+
+// onlyFile is a file system with one file of another.
+type onlyFile struct {
+	fs.FS
+	name string
+}
+
+func (o onlyFile) Open(name string) (fs.File, error) {
+	if path.Clean(name) != o.name {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+	}
+	return o.FS.Open(name)
+}
+
+// Bytes is the plan's JSON.
+func (p *Plan) Bytes() ([]byte, error) {
+	var b bytes.Buffer
+	if err := p.Write(&b); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
+}

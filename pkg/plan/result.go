@@ -1,0 +1,69 @@
+package plan
+
+import (
+	"path/filepath"
+)
+
+// Result is what a build leaves for the publisher: DIR/builds/ID.json.
+type Result struct {
+	ID string `json:"id"`
+	// Reference with the tag that was pushed.
+	Ref string `json:"ref"`
+	// Digest of the manifest (or of BuildKit's index), verified against the registry.
+	Digest string `json:"digest"`
+	// Size of that manifest in bytes.
+	Size      int64  `json:"size"`
+	MediaType string `json:"mediaType"`
+	Platform  string `json:"platform"`
+	// What the image was built on, in the order of the Dockerfile.
+	Bases []Base `json:"bases"`
+	// Content key and head of the plan that the build was made for.
+	Key  string `json:"key"`
+	Head string `json:"head"`
+}
+
+// Base is an image that a build was made on, at the digest it had.
+type Base struct {
+	Ref    string `json:"ref"`
+	Digest string `json:"digest"`
+}
+
+// Published is what the publisher leaves: DIR/indexes/NAME.json.
+type Published struct {
+	Name string `json:"name"`
+	// Repository without tag.
+	Repository string `json:"repository"`
+	Digest     string `json:"digest"`
+	Size       int64  `json:"size"`
+	MediaType  string `json:"mediaType"`
+	// Tags that now carry this digest, without repository.
+	Tags []string `json:"tags"`
+	// Tags that were left where they are, and why.
+	Kept     []KeptTag `json:"kept,omitempty"`
+	Children []Child   `json:"children"`
+}
+
+// KeptTag is a tag that a publication did not move.
+type KeptTag struct {
+	Tag    string `json:"tag"`
+	Reason string `json:"reason"`
+}
+
+// Child is one manifest in an index.
+type Child struct {
+	Digest    string `json:"digest"`
+	Size      int64  `json:"size"`
+	MediaType string `json:"mediaType"`
+	Platform  string `json:"platform"`
+}
+
+// ResultFile is where the result of a build is kept below the metadata
+// directory dir.
+func ResultFile(dir, id string) string { return filepath.Join(dir, "builds", id+".json") }
+
+// LogFile is where the log of a build is kept below the metadata directory.
+func LogFile(dir, id string) string { return filepath.Join(dir, "builds", id+".log") }
+
+// PublishedFile is where the result of publishing an image is kept below the
+// metadata directory.
+func PublishedFile(dir, name string) string { return filepath.Join(dir, "indexes", name+".json") }

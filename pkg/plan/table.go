@@ -1,0 +1,108 @@
+package plan
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/pipegen/pipegen/pkg/config"
+	"github.com/pipegen/pipegen/pkg/quote"
+)
+
+// WriteTable writes the plan for people: one line an image with what it is
+// built for, its tags and the first reason, and one line for all that is left
+// out.
+func (p *Plan) WriteTable(w io.Writer) error {
+	builds := 0
+	for i := range p.Images {
+		builds += len(p.Images[i].Builds)
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s of %s at %s", count(builds, "build"), count(len(p.Images), "image"), short(p.Head))
+	if p.Dirty {
+		b.WriteString(" with uncommitted changes")
+	}
+	fmt.Fprintf(&b, ", %s", p.Event)
+	if p.Base != "" {
+		fmt.Fprintf(&b, ", compared with %s", short(p.Base))
+	}
+	b.WriteString("\n")
+	if len(p.Images) > 0 {
+		b.WriteString("\n")
+		tw := tabwriter.NewWriter(&b, 0, 0, 3, ' ', 0)
+		fmt.Fprintln(tw, "IMAGE\tPLATFORMS\tTAGS\tWHY")
+		for i := range p.Images {
+			img := &p.Images[i]
+			fmt.Fprintf(tw, "%s\t%s\t%s\t%s\n", img.Name, platforms(img), quote.Text(strings.Join(img.Tags, " ")), why(img.Reasons))
+		}
+		if err := tw.Flush(); err != nil {
+			return err
+		}
+	}
+	if len(p.Skipped) > 0 {
+		b.WriteString("\nleft out:\n")
+		for _, group := range groupSkipped(p.Skipped) {
+			fmt.Fprintf(&b, "  %s: %s\n", quote.Text(group.reason), group.names)
+		}
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+func platforms(img *Image) string {
+	out := make([]string, 0, len(img.Builds))
+	for i := range img.Builds {
+		s := img.Builds[i].Platform
+		if pl, err := config.ParsePlatform(s); err == nil {
+			s = pl.Suffix()
+		}
+		out = append(out, s)
+	}
+	return strings.Join(out, " ")
+}
+
+// why is the first reason, and how many more there are.
+func why(reasons []Reason) string {
+	if len(reasons) == 0 {
+		return ""
+	}
+	s := string(reasons[0].Kind) + ": " + quote.Text(reasons[0].Detail)
+	if more := len(reasons) - 1; more > 0 {
+		s += fmt.Sprintf(" (+%d)", more)
+	}
+	return s
+}
+
+type skippedGroup struct{ reason, names string }
+
+// groupSkipped puts names with the same reason on one line, at most so many
+// that the line stays readable.
+func groupSkipped(skipped []Skipped) []skippedGroup {
+	const most = 12
+	var order []string
+	names := map[string][]string{}
+	for _, s := range skipped {
+		if names[s.Reason] == nil {
+			order = append(order, s.Reason)
+		}
+		names[s.Reason] = append(names[s.Reason], s.Name)
+	}
+	groups := make([]skippedGroup, 0, len(order))
+	for _, r := range order {
+		list := names[r]
+		text := strings.Join(list[:min(len(list), most)], " ")
+		if more := len(list) - most; more > 0 {
+			text += fmt.Sprintf(" and %d more", more)
+		}
+		groups = append(groups, skippedGroup{r, quote.Text(text)})
+	}
+	return groups
+}

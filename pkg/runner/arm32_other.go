@@ -1,0 +1,5 @@
+//go:build !linux || !arm64
+
+package runner
+
+func runs32Bit() bool { return false }

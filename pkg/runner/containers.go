@@ -1,0 +1,251 @@
+package runner
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/csv"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pipegen/pipegen/pkg/engine"
+	"github.com/pipegen/pipegen/pkg/failure"
+	"github.com/pipegen/pipegen/pkg/quote"
+)
+
+// containers runs commands by the command line of Docker or Podman, in an
+// image that holds nothing but places for mounts.
+type containers struct {
+	cli string
+	o   SandboxOptions
+
+	mu    sync.Mutex
+	image string // once it is there
+}
+
+// keptNames are the capabilities kept, for a command line.
+var keptNames = []string{
+	"CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP", "SETFCAP", "SYS_CHROOT", "AUDIT_WRITE",
+}
+
+// tryContainers asks for the version of the server behind docker or podman.
+func tryContainers(ctx context.Context, cli string) (version string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	path, err := exec.LookPath(cli)
+	if err != nil {
+		return "", failure.WithHint(failure.Input("%s is not installed", cli), "install Docker or Podman")
+	}
+	format := "{{.Server.Version}}"
+	if cli == string(Podman) {
+		format = "{{.Client.Version}}"
+	}
+	cmd := exec.CommandContext(ctx, path, "version", "--format", format) //nolint:gosec // docker or podman
+	cmd.WaitDelay = time.Second
+	out, err := cmd.Output()
+	version = strings.TrimSpace(string(out))
+	if err != nil || version == "" {
+		return "", failure.WithHint(failure.Input("%s does not answer: %s", cli, firstLine(err)), "start it, and see that `%s version` shows a server", cli)
+	}
+	return version, nil
+}
+
+func firstLine(err error) string {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		if line, _, _ := strings.Cut(strings.TrimSpace(string(exit.Stderr)), "\n"); line != "" {
+			return quote.Text(line)
+		}
+	}
+	if err == nil {
+		return "no server"
+	}
+	return err.Error()
+}
+
+func (k *containers) run(ctx context.Context, dir string, c engine.Command) error {
+	image, err := k.ensureImage(ctx, dir)
+	if err != nil {
+		return err
+	}
+	name := "pipegen-" + strings.ToLower(rand.Text()[:12])
+	argv, env := runArgs(name, image, k.o.Executor, c)
+	cmd := exec.Command(k.cli, argv...) //nolint:gosec // docker or podman, with arguments by argv
+	cmd.Env = append(os.Environ(), env...)
+	cmd.Stdout, cmd.Stderr = c.Stdout, c.Stderr
+	ownGroup(cmd)
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	ended, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		select {
+		case <-ended:
+		case <-ctx.Done():
+			if k.do("stop", "--time", fmt.Sprint(int(grace.Seconds())), name) != nil {
+				_ = cmd.Process.Signal(os.Interrupt) // not there yet: give up making it
+			}
+			<-ended
+			_ = k.do("rm", "--force", name)
+		}
+	}()
+	err = cmd.Wait()
+	close(ended)
+	<-stopped
+	var exit *exec.ExitError
+	switch {
+	case !errors.As(err, &exit):
+		return err
+	case exit.ExitCode() == 125:
+		return fmt.Errorf("%s could not run the build (see its message in the log)", k.cli)
+	case exit.ExitCode() == 128+9:
+		return &ExitError{Code: -1, Signal: "killed"}
+	}
+	return &ExitError{Code: exit.ExitCode()}
+}
+
+// do runs a command that ends a container, whatever has been cancelled.
+func (k *containers) do(args ...string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), grace+20*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, k.cli, args...) //nolint:gosec // docker or podman, with arguments by argv
+	ownGroup(cmd)
+	return cmd.Run()
+}
+
+// runArgs gives the arguments of docker or podman, and the environment that
+// carries the command's own: its values stay out of the argument list, except
+// those of names that mean something to docker itself, and none of these is
+// secret.
+func runArgs(name, image, executor string, c engine.Command) (argv, env []string) {
+	argv = []string{
+		"run", "--rm", "--name", name, "--pull", "never", "--log-driver", "none", "--network", "host", "--user", "0:0",
+		"--security-opt", "no-new-privileges", "--security-opt", "label=disable", "--cap-drop", "ALL",
+	}
+	for _, cap := range keptNames {
+		argv = append(argv, "--cap-add", cap)
+	}
+	mounts := append([]engine.Mount{{Host: executor, Inside: "/kaniko/executor", ReadOnly: true}}, c.Mounts...)
+	for _, m := range mounts {
+		argv = append(argv, "--mount", mountArg(m))
+	}
+	for _, kv := range withEnvDefaults(c.Env) {
+		key, _, _ := strings.Cut(kv, "=")
+		if meansMoreToCLI(key) {
+			argv = append(argv, "--env", kv)
+			continue
+		}
+		argv = append(argv, "--env", key)
+		env = append(env, kv)
+	}
+	dir := c.Dir
+	if dir == "" {
+		dir = "/"
+	}
+	argv = append(argv, "--workdir", dir, "--entrypoint", c.Argv[0], image)
+	return append(argv, c.Argv[1:]...), env
+}
+
+func meansMoreToCLI(key string) bool {
+	switch key {
+	case "PATH", "HOME", "TMPDIR", "USER", "container":
+		return true
+	}
+	for _, prefix := range []string{"DOCKER_", "CONTAINER", "PODMAN_", "XDG_", "LD_", "GO", "SSL_CERT_"} {
+		if strings.HasPrefix(key, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// mountArg gives a value of --mount, which is a line of CSV.
+func mountArg(m engine.Mount) string {
+	fields := []string{"type=bind", "source=" + m.Host, "target=" + m.Inside}
+	if m.ReadOnly {
+		fields = append(fields, "readonly")
+	}
+	var b strings.Builder
+	w := csv.NewWriter(&b)
+	_ = w.Write(fields) // to memory
+	w.Flush()
+	return strings.TrimSuffix(b.String(), "\n")
+}
+
+// ensureImage imports the small root as an image, unless the same is there.
+func (k *containers) ensureImage(ctx context.Context, dir string) (string, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.image != "" {
+		return k.image, nil
+	}
+	tree := filepath.Join(dir, "image")
+	if err := makeTree(tree, k.o.CACerts); err != nil {
+		return "", fmt.Errorf("making a root: %w", err)
+	}
+	archive, err := pack(tree)
+	if err != nil {
+		return "", fmt.Errorf("packing a root: %w", err)
+	}
+	sum := sha256.Sum256(archive)
+	image := "localhost/pipegen-root:" + hex.EncodeToString(sum[:6])
+	if exec.CommandContext(ctx, k.cli, "image", "inspect", image).Run() != nil { //nolint:gosec // docker or podman
+		cmd := exec.CommandContext(ctx, k.cli, "import", "-", image) //nolint:gosec // docker or podman
+		cmd.Stdin = bytes.NewReader(archive)
+		cmd.WaitDelay = time.Second
+		if _, err := cmd.Output(); err != nil {
+			return "", fmt.Errorf("%s import: %s", k.cli, firstLine(err))
+		}
+	}
+	k.image = image
+	return image, nil
+}
+
+// pack gives a tree as a tar archive, the same bytes for the same content.
+func pack(tree string) ([]byte, error) {
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	err := filepath.WalkDir(tree, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || path == tree {
+			return err
+		}
+		fi, err := d.Info()
+		if err != nil {
+			return err
+		}
+		name, err := filepath.Rel(tree, path)
+		if err != nil {
+			return err
+		}
+		h := &tar.Header{Name: filepath.ToSlash(name), Typeflag: tar.TypeReg, Mode: int64(fi.Mode().Perm()), Size: fi.Size()}
+		if d.IsDir() {
+			h.Name, h.Typeflag, h.Size = h.Name+"/", tar.TypeDir, 0
+			if fi.Mode()&fs.ModeSticky != 0 {
+				h.Mode |= 0o1000
+			}
+			return w.WriteHeader(h)
+		}
+		data, err := os.ReadFile(path) //nolint:gosec // written by makeTree
+		if err != nil {
+			return err
+		}
+		h.Size = int64(len(data))
+		if err := w.WriteHeader(h); err != nil {
+			return err
+		}
+		_, err = w.Write(data)
+		return err
+	})
+	return b.Bytes(), errors.Join(err, w.Close())
+}
