@@ -31,7 +31,7 @@ func knownSystem(name string) error {
 }
 
 func (a *app) renderCommand() *cobra.Command {
-	var planFile, metadata, output string
+	var planFile, metadata, output, dirs string
 	cmd := &cobra.Command{
 		Use:     "render gitlab",
 		Short:   "Write the CI pipeline of a plan",
@@ -50,9 +50,15 @@ func (a *app) renderCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if dirs != "" {
+				if err := writeFile(dirs, render.GitLabDirs(p)); err != nil {
+					return err
+				}
+			}
 			return a.write(output, data)
 		},
 	}
+	cmd.Flags().StringVar(&dirs, "dirs", "", "`FILE` to write too: the planned project directories, one a line")
 	cmd.Flags().StringVar(&planFile, "plan", "plan.json", "`FILE` with the plan in JSON; - is stdin")
 	cmd.Flags().StringVar(&metadata, "metadata-dir", ".pipegen", "`DIR` for results in the jobs")
 	cmd.Flags().StringVarP(&output, "output", "o", "-", "`FILE` to write")

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"flag"
 	"io"
 	"log"
 	"net/http/httptest"
@@ -33,10 +34,13 @@ func TestMain(m *testing.M) {
 // CI too.
 var ciVariables = []string{"CI", "CI_", "GITHUB_", "GITLAB_", "PIPEGEN_", "CICD_", "ECR_", "CHECK_", "LOG_FORMAT", "KANIKO_"}
 
+var update = flag.Bool("update", false, "renew the files that scripts compare with")
+
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
+		UpdateScripts:       *update,
 		Setup:               setUp,
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"exits":    exits,

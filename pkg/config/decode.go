@@ -52,8 +52,12 @@ func (d *decoder) value(v reflect.Value, n *yaml.Node, name string) {
 			}
 			return
 		}
+		before := len(d.doc.faults)
 		d.value(below.Elem(), n, name)
-		v.Set(below)
+		// A scalar that could not be read counts as not written.
+		if t.Elem().Kind() == reflect.Struct || len(d.doc.faults) == before {
+			v.Set(below)
+		}
 	case reflect.Struct:
 		d.structure(v, n, name)
 	case reflect.Map:
@@ -91,6 +95,9 @@ func (d *decoder) structure(v reflect.Value, n *yaml.Node, name string) {
 	for _, e := range entries(n, d.doc) {
 		if i, ok := keys.index[e.key.Value]; ok {
 			d.value(v.Field(i), e.value, e.key.Value)
+			continue
+		}
+		if d.doc.full() {
 			continue
 		}
 		if _, ok := keysOf[reflect.TypeFor[BuildConfig]()].index[e.key.Value]; ok && v.Type() == reflect.TypeFor[Override]() {

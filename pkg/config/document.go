@@ -19,6 +19,8 @@ const (
 	maxFileSize = 1 << 20
 	// maxNodes is how many values a file may hold once aliases are expanded.
 	maxNodes = 100_000
+	// maxFaults is how many faults of one file are reported.
+	maxFaults = 200
 )
 
 // document is one YAML file, parsed.
@@ -101,6 +103,18 @@ func position(data []byte, at int) (line, column int) {
 	return 1 + bytes.Count(before, []byte("\n")), 1 + utf8.RuneCount(before[bytes.LastIndexByte(before, '\n')+1:])
 }
 
+// open reads and parses a YAML file; false: there is none.
+func open(fsys fs.FS, file string, mayBeEmpty bool) (*document, bool) {
+	data, faults, err := read(fsys, file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return &document{file: file}, false
+	}
+	if faults != nil {
+		return &document{file: file, faults: faults}, true
+	}
+	return parse(file, data, mayBeEmpty), true
+}
+
 // parse reads data as one YAML document whose root is a mapping. An empty
 // file is a fault unless it may be empty.
 func parse(file string, data []byte, mayBeEmpty bool) *document {
@@ -115,7 +129,7 @@ func parse(file string, data []byte, mayBeEmpty bool) *document {
 		return doc
 	}
 	if err != nil {
-		doc.faults = append(doc.faults, syntaxFault(file, data, err))
+		doc.add(syntaxFault(file, data, err))
 		return doc
 	}
 	var next yaml.Node
@@ -123,7 +137,7 @@ func parse(file string, data []byte, mayBeEmpty bool) *document {
 		doc.fault(&next, "several-documents", "remove the line --- and what follows it", "the file holds more than one YAML document")
 		return doc
 	} else if !errors.Is(err, io.EOF) {
-		doc.faults = append(doc.faults, syntaxFault(file, data, err))
+		doc.add(syntaxFault(file, data, err))
 		return doc
 	}
 	root := target(n.Content[0])
@@ -140,11 +154,32 @@ func parse(file string, data []byte, mayBeEmpty bool) *document {
 }
 
 func (doc *document) fault(n *yaml.Node, rule, hint, format string, args ...any) {
-	doc.faults = append(doc.faults, Fault{
+	if doc.full() {
+		return
+	}
+	doc.add(Fault{
 		File: doc.file, Line: n.Line, Column: n.Column, Severity: Error,
 		Rule: rule, Message: fmt.Sprintf(format, args...), Hint: hint,
 	})
 }
+
+// add reports a fault, unless there are too many already.
+func (doc *document) add(f Fault) {
+	if doc.full() {
+		return
+	}
+	doc.faults = append(doc.faults, f)
+	if doc.full() {
+		doc.faults = append(doc.faults, Fault{
+			File: doc.file, Severity: Error, Rule: "many-faults",
+			Message: fmt.Sprintf("there are %d faults or more; these are the first that were found", maxFaults),
+		})
+	}
+}
+
+// full says whether further faults are not reported, and need not be looked
+// for.
+func (doc *document) full() bool { return len(doc.faults) >= maxFaults }
 
 // expand counts the values below n with every alias expanded. When there are
 // more than maxNodes, or an alias stands within what it names, it gives the

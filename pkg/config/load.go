@@ -1,21 +1,21 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"io/fs"
 	"path"
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"github.com/bmatcuk/doublestar/v4"
-	"golang.org/x/sync/errgroup"
 	"gopkg.in/yaml.v3"
 )
 
-// buildFile makes a directory a project.
-const buildFile = "build-config.yaml"
+// BuildFile is the file that makes a directory a project.
+const BuildFile = "build-config.yaml"
 
 // Options are what Load needs to know beside the files.
 type Options struct {
@@ -51,24 +51,26 @@ func Load(fsys fs.FS, files []string, o Options) (*Repository, error) {
 		o.Getenv = func(string) string { return "" }
 	}
 	l := loader{fsys: fsys, files: files, checkReadme: o.CheckReadme}
-	settings, _ := l.document(pipegenFile, true)
+	settings, _ := l.document(PipegenFile, true)
 	var repo Repository
 	var defaults *yaml.Node
 	repo.Pipegen, defaults = loadPipegen(settings, o.Getenv)
-	l.defaults = &document{file: pipegenFile, root: defaults}
+	l.defaults = &document{file: PipegenFile, root: defaults}
 	l.pipegen = &repo.Pipegen
 
 	found := l.find(settings)
 	projects := make([]*Project, len(found))
-	var group errgroup.Group
-	group.SetLimit(runtime.GOMAXPROCS(0))
-	for i, file := range found {
-		group.Go(func() error {
-			projects[i] = l.project(file)
-			return nil
+	// A few goroutines with deep stacks, not one with a new stack a project.
+	var workers sync.WaitGroup
+	var next atomic.Int64
+	for range min(len(found), runtime.GOMAXPROCS(0)) {
+		workers.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(found)); i = next.Add(1) - 1 {
+				projects[i] = l.project(found[i])
+			}
 		})
 	}
-	_ = group.Wait() // faults are in the documents
+	workers.Wait()
 	repo.Projects = slices.DeleteFunc(projects, func(p *Project) bool { return p == nil })
 
 	weekly, faults := l.weekly()
@@ -108,14 +110,7 @@ func (l *loader) document(file string, mayBeEmpty bool) (*document, bool) {
 	if !l.has(file) {
 		return &document{file: file}, false
 	}
-	data, faults, err := read(l.fsys, file)
-	if errors.Is(err, fs.ErrNotExist) {
-		return &document{file: file}, false
-	}
-	if faults != nil {
-		return &document{file: file, faults: faults}, true
-	}
-	return parse(file, data, mayBeEmpty), true
+	return open(l.fsys, file, mayBeEmpty)
 }
 
 // find gives the build-config.yaml of every project, sorted by directory.
@@ -129,7 +124,7 @@ func (l *loader) find(settings *document) []string {
 				continue
 			}
 			n, _ := locate(settings.root, at("projects", i))
-			f := Fault{File: pipegenFile, Line: n.Line, Column: n.Column}
+			f := Fault{File: PipegenFile, Line: n.Line, Column: n.Column}
 			matched := false
 			if _, ok := slices.BinarySearch(dirs, pattern); ok {
 				chosen[pattern], matched = true, true
@@ -145,10 +140,10 @@ func (l *loader) find(settings *document) []string {
 			switch {
 			case matched:
 			case hasMeta(pattern):
-				f.Severity, f.Rule, f.Message = Warning, "no-match", show(pattern)+" matches no directory with a "+buildFile
+				f.Severity, f.Rule, f.Message = Warning, "no-match", show(pattern)+" matches no directory with a "+BuildFile
 				l.faults = append(l.faults, f)
 			default:
-				f.Severity, f.Rule, f.Message = Error, "missing-config", show(pattern)+" has no "+buildFile
+				f.Severity, f.Rule, f.Message = Error, "missing-config", show(pattern)+" has no "+BuildFile
 				f.Hint = "write one, or check that git does not ignore it"
 				if near := Nearest(pattern, dirs); near != "" {
 					f.Hint = fmt.Sprintf("did you mean %q?", near)
@@ -160,7 +155,7 @@ func (l *loader) find(settings *document) []string {
 	}
 	found := make([]string, len(dirs))
 	for i, dir := range dirs {
-		found[i] = path.Join(dir, buildFile)
+		found[i] = path.Join(dir, BuildFile)
 	}
 	return found
 }
@@ -176,7 +171,7 @@ func (l *loader) candidates() []string {
 		}
 		for dir, name := range steps(file) {
 			switch {
-			case name == buildFile:
+			case name == BuildFile:
 				dirs = append(dirs, dir)
 			case name == "build-config.yml", name == "pipegen.yml" && dir == ".":
 				l.faults = append(l.faults, Fault{
@@ -231,10 +226,10 @@ func (l *loader) project(file string) *Project {
 }
 
 func (l *loader) weekly() ([]WeeklyEntry, Faults) {
-	if !l.has(weeklyFile) {
+	if !l.has(WeeklyFile) {
 		return nil, nil
 	}
-	data, faults, err := read(l.fsys, weeklyFile)
+	data, faults, err := read(l.fsys, WeeklyFile)
 	if err != nil || faults != nil {
 		return nil, faults
 	}

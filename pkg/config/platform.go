@@ -40,7 +40,11 @@ var variants = map[string][]string{
 // written: a bare architecture would mean another platform on another
 // machine. The error says what was not understood.
 func ParsePlatform(s string) (Platform, error) {
-	if !strings.Contains(s, "/") {
+	system, arch, found := strings.Cut(s, "/")
+	if arch != "arm" && slices.Contains(known[system], arch) {
+		return Platform{OS: system, Arch: arch}, nil // normal already
+	}
+	if !found {
 		return Platform{}, fmt.Errorf("unknown platform %q: want os/arch[/variant], for example linux/arm64", s)
 	}
 	p, err := platforms.Parse(s)

@@ -48,13 +48,17 @@ func (p *Project) relate(fsys fs.FS, files []string, layout string, own *BuildCo
 }
 
 func (p *Project) fault(rule, hint string, where []any, format string, args ...any) {
-	p.doc.faults = append(p.doc.faults, p.Fault(rule, fmt.Sprintf(format, args...), hint, where...))
+	if !p.doc.full() {
+		p.doc.add(p.Fault(rule, fmt.Sprintf(format, args...), hint, where...))
+	}
 }
 
 func (p *Project) warn(rule, hint string, where []any, format string, args ...any) {
-	f := p.Fault(rule, fmt.Sprintf(format, args...), hint, where...)
-	f.Severity = Warning
-	p.doc.faults = append(p.doc.faults, f)
+	if !p.doc.full() {
+		f := p.Fault(rule, fmt.Sprintf(format, args...), hint, where...)
+		f.Severity = Warning
+		p.doc.add(f)
+	}
 }
 
 // source judges where the context comes from.
@@ -139,7 +143,7 @@ func (p *Project) builds(fsys fs.FS, files []string, own *BuildConfig) {
 			continue
 		}
 		p.once(checked, "context_path", b.ContextPath, func() { p.localContext(fsys, pl, b) })
-		if badPath(b.DockerfilePath) == "" && b.Engine != "make" {
+		if badPath(b.DockerfilePath) == "" && b.DockerfilePath != "." && b.Engine != "make" {
 			p.once(checked, "dockerfile_path", b.DockerfilePath, func() { p.localDockerfile(fsys, files, pl, b) })
 		}
 	}
@@ -226,7 +230,8 @@ var errOutside = errors.New("leaves the directory")
 func within(fsys fs.FS, dir, rel string) (fs.FileInfo, error) {
 	const mostLinks = 40
 	here, links := dir, 0
-	info, err := fs.Stat(fsys, dir)
+	var info fs.FileInfo
+	var err error
 	for rest := strings.Split(rel, "/"); err == nil && len(rest) > 0; {
 		step := rest[0]
 		rest = rest[1:]
@@ -237,8 +242,7 @@ func within(fsys fs.FS, dir, rel string) (fs.FileInfo, error) {
 			if here == dir {
 				return nil, errOutside
 			}
-			here = path.Dir(here)
-			info, err = fs.Lstat(fsys, here)
+			here, info = path.Dir(here), nil
 			continue
 		}
 		next := path.Join(here, step)
@@ -257,7 +261,10 @@ func within(fsys fs.FS, dir, rel string) (fs.FileInfo, error) {
 			return nil, errOutside
 		}
 		rest = append(strings.Split(to, "/"), rest...)
-		info, err = fs.Lstat(fsys, here)
+		info = nil
+	}
+	if info == nil && err == nil {
+		return fs.Lstat(fsys, here)
 	}
 	return info, err
 }

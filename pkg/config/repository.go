@@ -1,14 +1,44 @@
 package config
 
 import (
+	"io/fs"
+	"path"
 	"slices"
 	"strings"
 
 	"gopkg.in/yaml.v3"
 )
 
-// pipegenFile is where the settings of a repository are.
-const pipegenFile = "pipegen.yaml"
+// PipegenFile is the file at the root of a repository where the settings of a repository are.
+const PipegenFile = "pipegen.yaml"
+
+// LoadPipegen reads pipegen.yaml alone, with its defaults filled in; one that
+// is not there is all defaults. The error is Faults.
+func LoadPipegen(fsys fs.FS) (Pipegen, error) {
+	doc, _ := open(fsys, PipegenFile, true)
+	p, _ := loadPipegen(doc, func(string) string { return "" })
+	errs, _ := doc.faults.split()
+	return p, errs.Err()
+}
+
+// ProjectName gives the name of the project in a directory from its
+// build-config.yaml alone: name, else that of the directory. The error is
+// Faults when the file is not there or cannot be read as YAML; what else is
+// wrong with it is for Load to say.
+func ProjectName(fsys fs.FS, dir string) (string, error) {
+	file := path.Join(dir, BuildFile)
+	doc, found := open(fsys, file, false)
+	if !found {
+		return "", Faults{{File: file, Severity: Error, Rule: "missing-config", Message: "there is no such file"}}
+	}
+	if doc.root == nil {
+		return "", doc.faults.Err()
+	}
+	p := Project{Dir: dir}
+	layer(doc.root, &p.Config)
+	p.fill(&p.Config)
+	return p.Config.Name, nil
+}
 
 // loadPipegen fills in pipegen.yaml from its document, judges it, and gives
 // the defaults of all projects as they are written.
@@ -24,7 +54,7 @@ func loadPipegen(doc *document, getenv func(string) string) (Pipegen, *yaml.Node
 	}
 	if layout := getenv("PIPEGEN_LAYOUT"); layout != "" {
 		if !slices.Contains(layouts, layout) {
-			doc.faults = append(doc.faults, Fault{
+			doc.add(Fault{
 				File: "PIPEGEN_LAYOUT", Severity: Error, Rule: "unknown-value",
 				Message: "unknown layout " + show(layout), Hint: oneOf(layout, layouts),
 			})

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -19,7 +20,7 @@ var (
 	cacheModes = []string{"min", "max"}
 	policies   = []string{"always", "stale"}
 	ciSystems  = []string{"gitlab", "github", "concourse"}
-	jobKinds   = []string{"prepare", "build", "manifest", "noop"}
+	jobKinds   = []string{"build", "manifest", "noop"}
 	// commonPlatforms are for hints.
 	commonPlatforms = []string{"linux/amd64", "linux/arm64", "linux/arm/v7", "linux/386", "linux/ppc64le", "linux/riscv64", "linux/s390x", "windows/amd64"}
 )
@@ -38,6 +39,9 @@ type checker struct {
 
 // fault reports a fault of the value at a key path below the mapping.
 func (c checker) fault(rule, hint string, at []any, format string, args ...any) {
+	if c.doc.full() {
+		return
+	}
 	n, _ := locate(c.doc.root, append(slices.Clip(c.prefix), at...))
 	c.doc.fault(n, rule, hint, format, args...)
 }
@@ -53,6 +57,9 @@ func (c checker) build(b *BuildConfig) {
 	c.upstream(b)
 	c.path("dockerfile_path", b.DockerfilePath)
 	c.path("context_path", b.ContextPath)
+	if b.DockerfilePath != "" && path.Clean(b.DockerfilePath) == "." {
+		c.fault("bad-path", "name the file: Dockerfile", at("dockerfile_path"), "dockerfile_path %s is the directory of the context", show(b.DockerfilePath))
+	}
 	c.targets(b.Targets)
 	c.platforms(b.Platforms, at("platforms"))
 	c.tags(b.AdditionalTags, at("additional_tags"))
@@ -141,6 +148,9 @@ func (c checker) platforms(platforms []string, where []any) {
 }
 
 func (c checker) platform(s string, where []any, seen map[Platform]string) {
+	if c.doc.full() {
+		return
+	}
 	p, err := ParsePlatform(s)
 	if err != nil {
 		hint := ""
@@ -225,6 +235,9 @@ func (c checker) secrets(secrets []Secret) {
 }
 
 func (c checker) overrides(overrides map[string]Override) {
+	if len(overrides) == 0 {
+		return
+	}
 	seen := map[Platform]string{}
 	for _, e := range c.entries("overrides") {
 		key := e.key.Value
@@ -265,17 +278,19 @@ func (c checker) entries(key string) []entry {
 
 func (c checker) choice(value string, set []string, where []any) {
 	if value != "" && !slices.Contains(set, value) {
-		c.fault("unknown-value", oneOf(value, set), where, "unknown %s %s", keyIn(where), show(value))
+		c.fault("unknown-value", oneOf(value, set), where, "unknown value %s of %s", show(value), keyIn(where))
 	}
 }
 
 func (c checker) distinct(values []string, key string) {
+	seen := make(map[string]bool, len(values))
 	for i, value := range values {
 		if value == "" {
 			c.fault("empty", "", at(key, i), "an entry of %s is empty", key)
-		} else if slices.Contains(values[:i], value) {
+		} else if seen[value] {
 			c.fault("duplicate-value", "", at(key, i), "%s is named twice in %s", show(value), key)
 		}
+		seen[value] = true
 	}
 }
 

@@ -12,8 +12,8 @@ import (
 	"github.com/bmatcuk/doublestar/v4"
 )
 
-// weeklyFile lists what is rebuilt weekly.
-const weeklyFile = "rebuild-weekly.txt"
+// WeeklyFile lists what is rebuilt weekly.
+const WeeklyFile = "rebuild-weekly.txt"
 
 // WeeklyEntry is one line of rebuild-weekly.txt.
 type WeeklyEntry struct {
@@ -59,7 +59,7 @@ func parseWeekly(data []byte) ([]WeeklyEntry, Faults) {
 		number++
 		line = strings.TrimRight(line, "\r\n")
 		fault := func(severity Severity, column int, rule, hint, format string, args ...any) {
-			faults = append(faults, Fault{weeklyFile, number, column, severity, rule, fmt.Sprintf(format, args...), hint})
+			faults = append(faults, Fault{WeeklyFile, number, column, severity, rule, fmt.Sprintf(format, args...), hint})
 		}
 		if i := strings.IndexFunc(line, func(r rune) bool { return isControl(r) && r != '\t' }); i >= 0 {
 			fault(Error, 1+utf8.RuneCountInString(line[:i]), "control-character", "", "the line contains a control character")
@@ -169,7 +169,7 @@ func unmatched(entries []WeeklyEntry, projects []*Project) Faults {
 		if matches(e) {
 			continue
 		}
-		f := Fault{File: weeklyFile, Line: e.Line, Column: e.column, Severity: Error, Rule: "no-match", Message: show(e.Pattern) + " is no image, project directory or glob of them"}
+		f := Fault{File: WeeklyFile, Line: e.Line, Column: e.column, Severity: Error, Rule: "no-match", Message: show(e.Pattern) + " is no image, project directory or glob of them"}
 		if near := Nearest(e.Pattern, names); near != "" {
 			f.Hint = fmt.Sprintf("did you mean %q?", near)
 		}

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/pipegen/pipegen/pkg/failure"
 	"github.com/pipegen/pipegen/pkg/quote"
@@ -109,7 +110,12 @@ func (c *catFile) launch() (*asked, error) {
 // stop closes the input, which ends the process, and waits for that.
 func (p *asked) stop() {
 	_, _ = p.in.Close(), p.pipe.Close()
-	<-p.ended
+	select {
+	case <-p.ended:
+	case <-time.After(patience):
+		_ = p.cmd.Process.Kill()
+		<-p.ended
+	}
 }
 
 // answer is an error that git gave as a proper answer.

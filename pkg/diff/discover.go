@@ -109,8 +109,11 @@ func (l layout) symref(dir, name string) (string, bool) {
 	if err != nil {
 		return "", false
 	}
-	target, ok := strings.CutPrefix(strings.TrimSpace(string(text)), "ref:")
-	return strings.TrimSpace(target), ok
+	target, ok := strings.CutPrefix(string(text), "ref:")
+	if !ok {
+		return "", false
+	}
+	return strings.TrimSpace(target), true
 }
 
 // shallow gives the commits whose parents the clone does not hold.

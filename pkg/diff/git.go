@@ -8,8 +8,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -77,12 +77,15 @@ func trusted(ci string) bool { return strings.EqualFold(ci, "true") || ci == "1"
 
 func (g *gitProgram) close() error { return errors.Join(g.local.close(), g.lazy.close()) }
 
+// patience is how long a git process may take to end when told to.
+const patience = 3 * time.Second
+
 func (g *gitProgram) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, g.program, append(slices.Clone(g.leading), args...)...) //nolint:gosec // git itself, arguments as they are, no shell
 	cmd.Env = g.env
 	// Interrupted, git ends the processes it started and removes its lock files.
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	cmd.WaitDelay = 3 * time.Second
+	cmd.WaitDelay = patience
 	return cmd
 }
 
@@ -162,6 +165,10 @@ func (e *excerpt) Write(p []byte) (int, error) {
 func (g *gitProgram) commit(ctx context.Context, rev string) (Commit, error) {
 	id, data, err := g.local.get(ctx, rev+"^{commit}")
 	if errors.Is(err, ErrMissing) {
+		// Of a hash that is too short git says so only without the suffix.
+		if _, _, err := g.local.get(ctx, rev); errors.Is(err, failure.ErrInput) {
+			return Commit{}, err
+		}
 		return Commit{}, missingRevision(rev)
 	}
 	if err != nil {
@@ -231,7 +238,11 @@ func (g *gitProgram) entries(ctx context.Context, tree string) ([]Entry, error) 
 		if err := checkPath(path); err != nil {
 			return nil, err
 		}
-		entries = append(entries, Entry{path, fields[0], fields[2]})
+		mode, err := strconv.ParseUint(fields[0], 8, 32)
+		if err != nil {
+			return nil, fmt.Errorf("git ls-tree: unexpected output %.80q", line)
+		}
+		entries = append(entries, Entry{path, octal(canonical(uint32(mode))), fields[2]})
 	}
 	slices.SortFunc(entries, func(a, b Entry) int { return cmp.Compare(a.Path, b.Path) })
 	return entries, nil
@@ -377,7 +388,7 @@ func parseConfigList(out string) map[string][]string {
 	return settings
 }
 
-// head asks git which branch is checked out where no file tells.
+// branch asks git which branch is checked out where no file tells.
 func (g *gitProgram) branch(ctx context.Context) string {
 	out, err := g.run(ctx, nil, "symbolic-ref", "-q", "HEAD")
 	if err != nil {
@@ -385,5 +396,3 @@ func (g *gitProgram) branch(ctx context.Context) string {
 	}
 	return strings.TrimSpace(string(out))
 }
-
-func (g *gitProgram) join(path string) string { return filepath.Join(g.root, filepath.FromSlash(path)) }

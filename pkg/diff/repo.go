@@ -215,14 +215,14 @@ func (r *Repo) Objects(ctx context.Context, rev string, paths []string) (map[str
 	return found, nil
 }
 
-// Ancestor says whether old is an ancestor of new, or the same commit. In a
+// Ancestor says whether older is an ancestor of newer, or the same commit. In a
 // shallow clone that has too little history to tell, the error is ErrMissing.
-func (r *Repo) Ancestor(ctx context.Context, old, new string) (bool, error) {
-	a, err := r.Commit(ctx, old)
+func (r *Repo) Ancestor(ctx context.Context, older, newer string) (bool, error) {
+	a, err := r.Commit(ctx, older)
 	if err != nil {
 		return false, err
 	}
-	b, err := r.Commit(ctx, new)
+	b, err := r.Commit(ctx, newer)
 	if err != nil {
 		return false, err
 	}
@@ -255,6 +255,9 @@ func (r *Repo) RemoteURL() string {
 // Branch is the branch that is checked out, or "" for a detached head.
 func (r *Repo) Branch() string {
 	target, _ := r.symref(r.gitDir, "HEAD")
+	if g, ok := r.backend.(*gitProgram); ok && target == "refs/heads/.invalid" {
+		target = g.branch(context.Background()) // refs are kept in a reftable
+	}
 	branch, _ := strings.CutPrefix(target, "refs/heads/")
 	return branch
 }

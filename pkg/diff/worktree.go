@@ -171,24 +171,35 @@ func (r *Repo) entryOnDisk(ctx context.Context, f workFile, modes bool) (Entry, 
 		e.Object, err = r.backend.hashBytes(ctx, []byte(target))
 		return e, err
 	case info.IsDir():
-		e.Mode = octal(modeGitlink)
-		inner, err := open(ctx, name, r.git)
-		if err != nil || inner.root == r.root {
-			return f.Entry, err // a submodule that is not checked out
+		e.Mode, e.Object = octal(modeGitlink), r.headOf(ctx, name)
+		if e.Object == "" {
+			e.Object = cmp.Or(f.Object, strings.Repeat("0", 40))
 		}
-		defer inner.Close() //nolint:errcheck // only read from
-		head, err := inner.Head(ctx)
-		e.Object = cmp.Or(head.Hash, strings.Repeat("0", 40))
-		if errors.Is(err, ErrMissing) || head.Hash == "" {
-			err = nil
-		}
-		return e, err
+		return e, ctx.Err()
 	case !modes && (f.Mode == octal(modeFile) || f.Mode == octal(modeProgram)):
 		e.Mode = f.Mode
 	case modes && info.Mode()&0o100 != 0:
 		e.Mode = octal(modeProgram)
 	}
 	return e, nil
+}
+
+// headOf is the commit that is checked out in a repository inside this one, or
+// "" if it has none.
+func (r *Repo) headOf(ctx context.Context, dir string) string {
+	inner, err := open(ctx, dir, r.git)
+	if err != nil {
+		return ""
+	}
+	defer inner.Close() //nolint:errcheck // only read from
+	if inner.root == r.root {
+		return "" // a submodule that is not checked out
+	}
+	head, err := inner.Head(ctx)
+	if err != nil {
+		return ""
+	}
+	return head.Hash
 }
 
 // Entries lists what a revision or, with rev "", the work tree holds; see Entry.

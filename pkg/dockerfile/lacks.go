@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/frontend/dockerfile/shell"
 )
 
 // Finding is something in a Dockerfile that an engine lacks.
@@ -94,4 +96,57 @@ func (f *File) lackRun(stage string, c *instructions.RunCommand, line int) {
 			f.lack(stage, line, false, "kaniko has no RUN --mount")
 		}
 	}
+}
+
+// Skippable says whether Kaniko's --skip-unused-stages leaves out something
+// for target, and does it right: it finds only stages that are named, once,
+// and referred to by just that name.
+func (f *File) Skippable(args map[string]string, target string) bool {
+	g, err := f.resolve(args, target)
+	last, targetErr := f.target(target)
+	if err != nil || targetErr != nil || !slices.Contains(g.needed[:last+1], false) {
+		return false
+	}
+	names := map[string]bool{}
+	for _, s := range f.stages {
+		if names[s.name] {
+			return false
+		}
+		names[s.name] = s.name != ""
+	}
+	env, err := f.environ(args)
+	if err != nil {
+		return false
+	}
+	r := &resolver{File: f, env: env, lex: shell.NewLex(f.escape)}
+	for i, s := range f.stages[:last+1] {
+		if !g.needed[i] {
+			continue
+		}
+		if i != last && s.name == "" {
+			return false
+		}
+		base, err := r.expand(s.from, s.from.text)
+		if err != nil {
+			return false
+		}
+		refs := append([]string{base}, texts(s.body.refs)...)
+		for _, ref := range append(refs, texts(s.onbuild.refs)...) {
+			if _, err := strconv.Atoi(ref); err == nil && ref != base {
+				return false
+			}
+			if n, ok := f.named(ref, len(f.stages)); ok && f.stages[n].name != ref {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func texts(refs []ref) []string {
+	out := make([]string, len(refs))
+	for i, r := range refs {
+		out[i] = r.text
+	}
+	return out
 }

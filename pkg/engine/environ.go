@@ -41,7 +41,7 @@ var forAWS = []string{
 
 // ecrHost matches the registries that AWS signs in to (Amazon ECR user guide,
 // "Private registry authentication"), FIPS and dual-stack hosts included.
-var ecrHost = regexp.MustCompile(`^([0-9]{12}\.dkr[.-]ecr(-fips)?\.[a-z0-9.-]+|(ecr-)?public(-ecr)?\.([a-z0-9-]+\.)?(ecr\.)?aws(\.com)?)$`)
+var ecrHost = regexp.MustCompile(`^([0-9]{12}\.dkr[.-]ecr(-fips)?\.[a-z0-9-]+\.(amazonaws\.com(\.cn)?|on\.aws|on\.amazonwebservices\.com\.cn|amazonaws\.eu|sc2s\.sgov\.gov|c2s\.ic\.gov)|public\.ecr\.aws|ecr-public\.aws\.com)$`)
 
 // usesECR says whether any of the hosts belongs to ECR.
 func usesECR(hosts []string) bool { return slices.ContainsFunc(hosts, ecrHost.MatchString) }

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -161,7 +162,7 @@ func copyTree(ctx context.Context, from, to string, skip ...string) error {
 			return context.Cause(ctx)
 		}
 		for _, s := range skip {
-			if path == s && path != from {
+			if path == s && path != from && d.IsDir() {
 				return fs.SkipDir
 			}
 		}
@@ -201,8 +202,8 @@ func copyTree(ctx context.Context, from, to string, skip ...string) error {
 	if err != nil {
 		return fmt.Errorf("copying the context: %w", err)
 	}
-	for _, d := range dirs {
-		if err := errors.Join(os.Chmod(d.path, d.info.Mode().Perm()|0o700), os.Chtimes(d.path, d.info.ModTime(), d.info.ModTime())); err != nil {
+	for _, d := range slices.Backward(dirs) {
+		if err := errors.Join(os.Chmod(d.path, d.info.Mode().Perm()), os.Chtimes(d.path, d.info.ModTime(), d.info.ModTime())); err != nil {
 			return fmt.Errorf("copying the context: %w", err)
 		}
 	}
@@ -214,11 +215,26 @@ func copyFile(from, to string, fi fs.FileInfo) error {
 	if err != nil {
 		return err
 	}
-	defer in.Close() //nolint:errcheck // only read
+	defer in.Close()                                                      //nolint:errcheck // only read
 	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // below the job's directory
 	if err != nil {
 		return err
 	}
 	_, err = out.ReadFrom(in)
 	return errors.Join(err, out.Chmod(fi.Mode().Perm()), out.Close(), os.Chtimes(to, fi.ModTime(), fi.ModTime()))
+}
+
+// removeTree removes a directory that a script may have left without the
+// right to write to it.
+func removeTree(dir string) error {
+	if os.RemoveAll(dir) == nil {
+		return nil
+	}
+	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if d != nil && d.IsDir() {
+			_ = os.Chmod(path, 0o700) //nolint:gosec // a directory of one's own
+		}
+		return nil
+	})
+	return os.RemoveAll(dir)
 }

@@ -48,7 +48,7 @@ func candidates(cfg *config.Repository, n naming) []*candidate {
 			}
 			for _, pl := range img.Platforms {
 				spec := p.For(pl)
-				if img.Target != "" {
+				if len(p.Config.Targets) > 0 {
 					spec.Target = img.Target
 				}
 				c.specs = append(c.specs, spec)

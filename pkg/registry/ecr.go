@@ -65,10 +65,10 @@ func (a *ecrAuth) AuthorizationContext(ctx context.Context) (*authn.AuthConfig, 
 	return a.current, nil
 }
 
-// fetchECR goes through the helper's client and not through its Docker
+// fetchECR goes through the library's client and not through its Docker
 // interface, which hides why it fails.
 func fetchECR(host string) (auth *api.Auth, err error) {
-	// The helper panics when the AWS configuration cannot be read.
+	// The library panics when the AWS configuration cannot be read.
 	defer func() {
 		if r := recover(); r != nil {
 			auth, err = nil, fmt.Errorf("%v", r)

@@ -143,11 +143,11 @@ func parseManifest(ref string) (Reference, error) {
 
 // do sends one request to a path below the repository.
 func (c *Client) do(ctx context.Context, method string, r Reference, path string, header http.Header, body []byte, push bool) (*http.Response, error) {
-	client, err := c.session(ctx, r, push)
+	client, err := c.open(ctx, r, push)
 	if err != nil {
 		return nil, err
 	}
-	// The session's transport puts in the scheme that the ping found.
+	// The transport puts in the scheme that the ping found.
 	req, err := http.NewRequestWithContext(ctx, method, "https://"+r.Host+"/v2/"+r.Path+"/"+path, nil)
 	if err != nil {
 		return nil, err

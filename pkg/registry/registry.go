@@ -44,7 +44,7 @@ type Client struct {
 
 	mu        sync.Mutex
 	pushing   map[string]bool     // repositories that will be written
-	sessions  map[string]*session // by scope and repository
+	accesses  map[string]*access  // by scope and repository
 	platforms map[string]Platform // by digest of a manifest whose config was read
 
 	ends func() (ends, error)
@@ -69,7 +69,7 @@ func New(o Options) *Client {
 		transport: newRoundTripper(o),
 		keychain:  o.Keychain,
 		pushing:   map[string]bool{},
-		sessions:  map[string]*session{},
+		accesses:  map[string]*access{},
 		platforms: map[string]Platform{},
 	}
 	c.ends = sync.OnceValues(c.newEnds)
@@ -92,15 +92,15 @@ func (c *Client) WillPush(repository string) {
 	c.pushing[repository] = true
 }
 
-// session is the authenticated access to one repository.
-type session struct {
-	busy chan struct{} // holds one token while nobody opens the session
+// access is the authenticated access to one repository.
+type access struct {
+	busy chan struct{} // holds one token while nobody opens it
 	http *http.Client
 }
 
-// session gives the HTTP client for a repository. A failure to open one is
+// open gives the HTTP client for a repository. A failure to open one is
 // not kept: the next caller tries again.
-func (c *Client) session(ctx context.Context, ref Reference, push bool) (*http.Client, error) {
+func (c *Client) open(ctx context.Context, ref Reference, push bool) (*http.Client, error) {
 	repository := ref.Repository()
 	c.mu.Lock()
 	if push {
@@ -111,11 +111,11 @@ func (c *Client) session(ctx context.Context, ref Reference, push bool) (*http.C
 		scope = transport.PushScope
 	}
 	key := scope + " " + repository
-	s := c.sessions[key]
+	s := c.accesses[key]
 	if s == nil {
-		s = &session{busy: make(chan struct{}, 1)}
+		s = &access{busy: make(chan struct{}, 1)}
 		s.busy <- struct{}{}
-		c.sessions[key] = s
+		c.accesses[key] = s
 	}
 	c.mu.Unlock()
 

@@ -99,9 +99,9 @@ func TestRetries(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			requests := 0
+			var requests atomic.Int64
 			s := registrytest.New(t, onManifests(func(n int, w http.ResponseWriter, r *http.Request) bool {
-				requests = n
+				requests.Store(int64(n))
 				if n <= tt.times {
 					_, _ = io.Copy(io.Discard, r.Body)
 					tt.fault(w)
@@ -110,8 +110,8 @@ func TestRetries(t *testing.T) {
 				return false
 			}))
 			d, err := hasty().Put(t.Context(), s.Host+"/app:v1", "application/vnd.oci.image.manifest.v1+json", []byte("{}"))
-			if (err == nil) != tt.ok || requests != tt.requests {
-				t.Errorf("%d requests, want %d; %v", requests, tt.requests, err)
+			if got := int(requests.Load()); (err == nil) != tt.ok || got != tt.requests {
+				t.Errorf("%d requests, want %d; %v", got, tt.requests, err)
 			}
 			if tt.ok && s.Digest(t, "app:v1") != d.Digest {
 				t.Error("the bytes did not arrive as they were sent")

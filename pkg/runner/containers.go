@@ -93,7 +93,7 @@ func (k *containers) run(ctx context.Context, dir string, c engine.Command) erro
 		select {
 		case <-ended:
 		case <-ctx.Done():
-			if k.do("stop", "--time", fmt.Sprint(int(grace.Seconds())), name) != nil {
+			if k.do("stop", "--time", fmt.Sprint(int(k.o.grace.Seconds())), name) != nil {
 				_ = cmd.Process.Signal(os.Interrupt) // not there yet: give up making it
 			}
 			<-ended
@@ -117,7 +117,7 @@ func (k *containers) run(ctx context.Context, dir string, c engine.Command) erro
 
 // do runs a command that ends a container, whatever has been cancelled.
 func (k *containers) do(args ...string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), grace+20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), k.o.grace+20*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, k.cli, args...) //nolint:gosec // docker or podman, with arguments by argv
 	ownGroup(cmd)

@@ -164,7 +164,7 @@ func (n *namespaces) start(ctx context.Context, o order, stdout, stderr io.Write
 			select {
 			case <-ended:
 				return
-			case <-time.After(grace):
+			case <-time.After(n.o.grace):
 			}
 		}
 		_ = cmd.Process.Kill()

@@ -42,6 +42,10 @@ type SandboxOptions struct {
 	Self string
 	// File with the certificates (PEM) that builds trust. Default: the host's bundle.
 	CACerts string
+
+	// How long a cancelled command may take to end after SIGTERM; then it is
+	// killed. Tests wait less.
+	grace time.Duration
 }
 
 // Sandbox runs each command in a root of its own, which is gone afterwards. It
@@ -81,10 +85,6 @@ func (e *ExitError) Error() string {
 
 // ExitCode gives the code, or -1 if a signal ended the command.
 func (e *ExitError) ExitCode() int { return e.Code }
-
-// grace is how long a cancelled command may take to end after SIGTERM; then
-// it is killed.
-const grace = 8 * time.Second
 
 // NewSandbox makes a sandbox of the wanted kind, or of the first kind that
 // works on this machine, which is tried for real. Roots that a killed process
@@ -167,7 +167,7 @@ func (s *Sandbox) Run(ctx context.Context, c engine.Command) error {
 		_, _ = fmt.Fprintf(c.Stderr, "warning: removing the root of the build: %v\n", rmErr)
 	}
 	unlock()
-	if err != nil && ctx.Err() != nil {
+	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	return err
@@ -177,6 +177,9 @@ func (o SandboxOptions) withDefaults() (SandboxOptions, error) {
 	var err error
 	if o.Kind == "" {
 		o.Kind = Auto
+	}
+	if o.grace == 0 {
+		o.grace = 8 * time.Second
 	}
 	if o.Dir == "" {
 		cache, err := os.UserCacheDir()

@@ -1,0 +1,227 @@
+// Package manifest joins what the builds of an image pushed, by digest, into
+// an index, and puts the image's tags on it.
+package manifest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/pipegen/pipegen/pkg/config"
+	"github.com/pipegen/pipegen/pkg/failure"
+	"github.com/pipegen/pipegen/pkg/plan"
+	"github.com/pipegen/pipegen/pkg/registry"
+)
+
+// Options say how an image is published; the zero value is good for use.
+type Options struct {
+	// AllowRollback moves tags also from a later publication back to this one.
+	AllowRollback bool
+	// Warn takes one line that is safe for a log; nil: warnings are dropped.
+	Warn func(string)
+	// Ancestor says whether commit old is an ancestor of commit new. When it
+	// is nil or fails, the recorded times and pipeline numbers decide.
+	Ancestor func(ctx context.Context, old, new string) (bool, error)
+}
+
+// Publish joins the results of an image's builds and puts its tags on them:
+// the fixed tag of the plan first, then the key tag, the moving tags last. It
+// is safe to repeat: what is done already is left alone, and the same plan
+// and results give the same bytes.
+//
+// A moving tag that holds a later publication is left and listed in Kept. An
+// error wraps *registry.ImmutableError when the registry does not let a tag be
+// moved, and failure.ErrInput when results and plan do not fit each other.
+// Tags that were written before an error stay; they are in the returned value.
+func Publish(ctx context.Context, c *registry.Client, p *plan.Plan, img *plan.Image, results []plan.Result, o Options) (plan.Published, error) {
+	if o.Warn == nil {
+		o.Warn = func(string) {}
+	}
+	pub, err := publish(ctx, c, p, img, results, o)
+	if err != nil {
+		return pub, fmt.Errorf("image %s: %w", img.Name, err)
+	}
+	return pub, nil
+}
+
+func publish(ctx context.Context, c *registry.Client, p *plan.Plan, img *plan.Image, results []plan.Result, o Options) (plan.Published, error) {
+	results, err := match(p, img, results)
+	if err != nil {
+		return plan.Published{}, err
+	}
+	repository, err := registry.ParseReference(img.Repository)
+	if err != nil {
+		return plan.Published{}, err
+	}
+	c.WillPush(repository.Repository())
+	made, err := parts(ctx, c, img, results)
+	if err != nil {
+		return plan.Published{}, err
+	}
+	pub := plan.Published{Name: img.Name, Repository: img.Repository, Tags: []string{}}
+	w := &writer{client: c, plan: p, image: img, options: o}
+	if img.Index {
+		var left int
+		w.raw, w.mediaType, left, err = join(p, img, results, made)
+		if err != nil {
+			return plan.Published{}, err
+		}
+		if left > 0 {
+			o.Warn(fmt.Sprintf("image %s: a Docker manifest list cannot hold its %d attestations", img.Name, left))
+		}
+	} else {
+		w.raw, w.mediaType = made[0].raw, string(made[0].image.MediaType)
+		if n := len(made[0].attestations); n > 0 {
+			o.Warn(fmt.Sprintf("image %s: published without an index, and so without its %d attestations", img.Name, n))
+		}
+	}
+	w.digest = registry.Digest(w.raw)
+	pub.Digest, pub.Size, pub.MediaType = w.digest, int64(len(w.raw)), w.mediaType
+	for _, m := range made {
+		pub.Children = append(pub.Children, plan.Child{
+			Digest: m.image.Digest.String(), Size: m.image.Size, MediaType: string(m.image.MediaType),
+			Platform: registry.NormalPlatform(m.image.Platform.OS, m.image.Platform.Architecture, m.image.Platform.Variant, "").String(),
+		})
+	}
+	err = w.tags(ctx, &pub)
+	return pub, err
+}
+
+// match puts the results in the order of the image's builds, which they must
+// cover exactly.
+func match(p *plan.Plan, img *plan.Image, results []plan.Result) ([]plan.Result, error) {
+	switch {
+	case len(img.Builds) == 0:
+		return nil, failure.Input("it has no builds")
+	case !img.Index && len(img.Builds) != 1:
+		return nil, failure.Input("index: false needs one platform, it has %d", len(img.Builds))
+	case len(img.Tags) == 0:
+		return nil, failure.WithHint(failure.Input("it has no tags"), "a tree with uncommitted changes is not published from CI")
+	}
+	out := make([]plan.Result, 0, len(img.Builds))
+	for i := range img.Builds {
+		b := &img.Builds[i]
+		at := slices.IndexFunc(results, func(r plan.Result) bool { return r.ID == b.ID })
+		if at < 0 {
+			return nil, failure.Input("the result of build %s is missing", b.ID)
+		}
+		r := results[at]
+		if err := checkResult(&r); err != nil {
+			return nil, fmt.Errorf("the result of build %s: %w", b.ID, err)
+		}
+		pushed, err := registry.ParseReference(r.Ref)
+		if err != nil {
+			return nil, err
+		}
+		planned, err := registry.ParseReference(b.Destination)
+		if err != nil {
+			return nil, err
+		}
+		made, err := config.ParsePlatform(r.Platform)
+		if err != nil {
+			return nil, err
+		}
+		want, err := config.ParsePlatform(b.Platform)
+		if err != nil {
+			return nil, failure.Input("build %s: %w", b.ID, err)
+		}
+		switch {
+		case made != want:
+			return nil, failure.Input("the result of build %s is for %s, the plan says %s", b.ID, made, want)
+		case r.Head != p.Head || r.Key != img.Key:
+			return nil, failure.Input("the result of build %s is of another plan", b.ID)
+		case pushed.Repository() != planned.Repository():
+			return nil, failure.Input("build %s was pushed to %s, the plan says %s", b.ID, pushed.Repository(), planned.Repository())
+		}
+		r.Platform = b.Platform
+		out = append(out, r)
+	}
+	for i, r := range results {
+		if slices.ContainsFunc(results[:i], func(before plan.Result) bool { return before.ID == r.ID }) {
+			return nil, failure.Input("there are two results of build %q", r.ID)
+		}
+		if !slices.ContainsFunc(img.Builds, func(b plan.Build) bool { return b.ID == r.ID }) {
+			return nil, failure.Input("there is a result of %q, which is no build of it", r.ID)
+		}
+	}
+	return out, nil
+}
+
+// join makes the index: images in the order of the plan, then their
+// attestations. left is how many of these a Docker list, which has no
+// annotations to refer by, had to leave out.
+func join(p *plan.Plan, img *plan.Image, results []plan.Result, made []part) (raw []byte, mediaType string, left int, err error) {
+	index := v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex, Annotations: annotations(p, img, results)}
+	docker := p.Publish.MediaType == "docker"
+	if docker {
+		index.MediaType, index.Annotations = types.DockerManifestList, nil
+	}
+	seen := map[string]bool{}
+	for _, m := range made {
+		if d := m.image.Platform.String(); seen[d] {
+			return nil, "", 0, failure.Input("two of its builds are for %s", d)
+		} else {
+			seen[d] = true
+		}
+		if docker {
+			m.image.Annotations, m.image.ArtifactType = nil, ""
+		}
+		index.Manifests = append(index.Manifests, m.image)
+	}
+	for _, m := range made {
+		if docker {
+			left += len(m.attestations)
+			continue
+		}
+		index.Manifests = append(index.Manifests, m.attestations...)
+	}
+	raw, err = json.Marshal(index)
+	return raw, string(index.MediaType), left, err
+}
+
+// tags puts the tags on what was joined. A moving tag that fails does not
+// keep the others from being moved.
+func (w *writer) tags(ctx context.Context, pub *plan.Published) error {
+	if err := w.fix(ctx, w.image.Tags[0]); err != nil {
+		return err
+	}
+	pub.Tags = append(pub.Tags, w.image.Tags[0])
+	if key := w.image.KeyTag; key != "" {
+		switch err := w.fix(ctx, key); {
+		case err == nil:
+			pub.Tags = append(pub.Tags, key)
+		case ctx.Err() != nil:
+			return err
+		default:
+			w.keep(pub, key, err.Error())
+		}
+	}
+	var failed []error
+	for _, tag := range w.image.Tags[1:] {
+		reason, err := w.move(ctx, tag)
+		switch {
+		case ctx.Err() != nil:
+			return err
+		case err != nil:
+			failed = append(failed, err)
+		case reason != "":
+			w.keep(pub, tag, reason)
+		default:
+			pub.Tags = append(pub.Tags, tag)
+		}
+	}
+	if len(failed) == 1 {
+		return failed[0]
+	}
+	return errors.Join(failed...)
+}
+
+func (w *writer) keep(pub *plan.Published, tag, reason string) {
+	pub.Kept = append(pub.Kept, plan.KeptTag{Tag: tag, Reason: reason})
+	w.options.Warn(fmt.Sprintf("image %s: tag %s was left as it is: %s", w.image.Name, tag, reason))
+}

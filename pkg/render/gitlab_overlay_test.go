@@ -1,0 +1,78 @@
+package render_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/pipegen/pipegen/pkg/config"
+	"github.com/pipegen/pipegen/pkg/failure"
+	"github.com/pipegen/pipegen/pkg/render"
+)
+
+func TestOverlay(t *testing.T) {
+	p := goldenPlans()["overlay"]
+	data, err := render.GitLab(p, render.GitLabOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	jobs := checkPipeline(t, p, data)
+	build := jobs["build app@arm64"]
+	for _, c := range []struct {
+		got  any
+		want string
+	}{
+		{build["tags"], "[large]"}, {build["timeout"], "<nil>"}, {lookup(build, "image", "pull_policy"), "if-not-present"}, {lookup(build, "image", "name"), "$PIPEGEN_IMAGE"},
+		{lookup(build, "variables", "BIG"), "1000000"}, {lookup(build, "variables", "NOTE"), "two\nlines: *"}, {lookup(build, "variables", "PIPEGEN_BUILD"), "app@arm64"},
+		{lookup(build, "artifacts", "expire_in"), "1 day"}, {lookup(build, "artifacts", "when"), "always"},
+		{jobs["manifest app"]["resource_group"], "one-at-a-time"}, {jobs["manifest app"]["interruptible"], "<nil>"},
+	} {
+		if got := fmt.Sprint(c.got); got != c.want {
+			t.Errorf("got %q, want %q", got, c.want)
+		}
+	}
+}
+
+func TestBadOverlay(t *testing.T) {
+	type m = map[string]any
+	for _, c := range []struct {
+		kind    string
+		overlay config.Overlay
+		want    string
+	}{
+		{"build", config.Overlay{"script": []any{"true"}}, "overlays.gitlab.build.script"},
+		{"build", config.Overlay{"needs": nil}, "overlays.gitlab.build.needs"},
+		{"build", config.Overlay{"extends": ".mine"}, "overlays.gitlab.build.extends"},
+		{"manifest", config.Overlay{"rules": []any{m{"when": "never"}}}, "overlays.gitlab.manifest.rules"},
+		{"manifest", config.Overlay{"when": "manual"}, "overlays.gitlab.manifest.when"},
+		{"build", config.Overlay{"variables": m{"PIPEGEN_BUILD": "x"}}, "PIPEGEN_BUILD is pipegen's own"},
+		{"build", config.Overlay{"variables": m{"PIPEGEN_METADATA_DIR": nil}}, "PIPEGEN_METADATA_DIR is pipegen's own"},
+		{"build", config.Overlay{"variables": m{"GIT_STRATEGY": "none"}}, "GIT_STRATEGY"},
+		{"build", config.Overlay{"variables": m{"A": []any{}}}, "A: want a string, not a list"},
+		{"build", config.Overlay{"variables": []any{}}, "want a map, not a list"},
+		{"build", config.Overlay{"tags": "arm"}, "want a list, not a string"},
+		{"build", config.Overlay{"interruptible": "yes"}, "want a bool"},
+		{"build", config.Overlay{"artifacts": nil}, "drops .pipegen/builds/$PIPEGEN_BUILD.json"},
+		{"build", config.Overlay{"artifacts": m{"paths": []any{"out"}}}, "drops .pipegen/builds/$PIPEGEN_BUILD.json"},
+		{"manifest", config.Overlay{"artifacts": m{"exclude": []any{"**"}}}, "exclude"},
+		{"manifest", config.Overlay{"artifacts": m{"when": "on_failure"}}, "on_failure"},
+		{"build", config.Overlay{"before_script": []any{"echo \u202e"}}, "U+202E"},
+		{"build", config.Overlay{"before_script": []any{"echo \x00"}}, "U+0000"},
+		{"prepare", config.Overlay{"tags": []any{"x"}}, "overlays.gitlab.prepare"},
+		{"deploy", config.Overlay{}, "overlays.gitlab.deploy"},
+		{"build", config.Overlay{"timeuot": "1h"}, "overlays.gitlab.build.timeuot"},
+	} {
+		p := planOf(both("app"))
+		p.CI.Overlays = map[string]map[string]config.Overlay{"gitlab": {c.kind: c.overlay}}
+		data, err := render.GitLab(p, render.GitLabOptions{})
+		if !errors.Is(err, failure.ErrInput) || !strings.Contains(err.Error(), c.want) || data != nil {
+			t.Errorf("%s %v: got %v, want an error with %q", c.kind, c.overlay, err, c.want)
+		}
+	}
+	p := planOf(both("app"))
+	p.CI.Overlays = map[string]map[string]config.Overlay{"gitlab": {"build": {"timeuot": "1h"}}}
+	if _, err := render.GitLab(p, render.GitLabOptions{}); failure.Hint(err) != `did you mean "timeout"?` {
+		t.Errorf("hint %q", failure.Hint(err))
+	}
+}

@@ -1,0 +1,343 @@
+package render_test
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"gopkg.in/yaml.v3"
+
+	"github.com/pipegen/pipegen/pkg/config"
+	"github.com/pipegen/pipegen/pkg/failure"
+	"github.com/pipegen/pipegen/pkg/plan"
+	"github.com/pipegen/pipegen/pkg/render"
+)
+
+var update = flag.Bool("update", false, "renew the golden files")
+
+const head = "0123456789abcdef0123456789abcdef01234567"
+
+// planOf is a plan with these images, and what plans from GitLab have.
+func planOf(images ...plan.Image) *plan.Plan {
+	return &plan.Plan{
+		Version: plan.Version, Event: "push", Head: head, Committed: time.Unix(1794000000, 0).UTC(), Created: time.Unix(1794000060, 0).UTC(),
+		Registry: "registry.example/images", Layout: "tag",
+		CI:     plan.CI{Runner: config.Runner{GitLab: []string{"$CICD_TAG"}}},
+		Images: images, Skipped: []plan.Skipped{},
+	}
+}
+
+// image has a build for each platform suffix, as in amd64 or arm-v7.
+func image(name string, needs []string, suffixes ...string) plan.Image {
+	img := plan.Image{Name: name, Dir: "projects/" + name, Needs: needs, Index: true, Tags: []string{name + "-latest"}}
+	for _, s := range suffixes {
+		tag := "$CICD_TAG_" + strings.ToUpper(strings.ReplaceAll(s, "-", "_"))
+		img.Builds = append(img.Builds, plan.Build{
+			ID: name + "@" + s, Platform: "linux/" + strings.Replace(s, "-", "/", 1), Engine: "kaniko",
+			Runner: "ci", RunsOn: config.Runner{GitLab: []string{tag}}, Timeout: "1h",
+		})
+	}
+	return img
+}
+
+func both(name string, needs ...string) plan.Image { return image(name, needs, "amd64", "arm64") }
+
+func goldenPlans() map[string]*plan.Plan {
+	own := both("own")
+	own.Builds[0].BuilderImage = "registry.example/tools:kaniko"
+	own.Builds[0].Timeout = "1h30m10s"
+	own.Builds[1].Timeout = "45m"
+	own.Builds[1].RunsOn.GitLab = nil
+	ownPlan := planOf(own)
+	ownPlan.CI.Image = "registry.example/tools:pipegen"
+	ownPlan.CI.Runner = config.Runner{}
+
+	hostile := both("true")
+	hostile.Builds[0].BuilderImage = "registry.example/a: b # c"
+	hostile.Builds[0].RunsOn.GitLab = []string{"yes", "1:30", "1,000", ":symbol", "- x", "*a", "!tag", "%", `"`, "'", "{a: b}", "null", " blank ", "$$(id)", "`x`", "0x10", "é", "<<", "="}
+	hostilePlan := planOf(hostile, both("1"), both("_.-"), both("null"), both("pages"))
+	hostilePlan.Head = "0123\n- injected: job\n\u202e"
+
+	overlaid := planOf(both("base"), both("app", "base"))
+	overlaid.CI.Overlays = map[string]map[string]config.Overlay{"gitlab": {
+		"build": {
+			"tags": []any{"large"}, "timeout": nil, "image": map[string]any{"pull_policy": "if-not-present"},
+			"variables": map[string]any{"GIT_DEPTH": 20.0, "BIG": 1000000.0, "NOTE": "two\nlines: *"}, "interruptible": true,
+			"before_script": []any{"echo 'a: b'", []any{"echo nested"}},
+			"artifacts":     map[string]any{"expire_in": "1 day"},
+		},
+		"manifest": {"resource_group": "one-at-a-time", "id_tokens": map[string]any{"TOKEN": map[string]any{"aud": "https://example.com"}}},
+		"noop":     {"tags": nil},
+	}}
+	empty := planOf()
+	empty.CI.Overlays = overlaid.CI.Overlays
+
+	many := planOf()
+	var names []string
+	for i := range 60 {
+		names = append(names, "base-"+strconv.Itoa(i))
+		many.Images = append(many.Images, image(names[i], nil, "amd64"))
+	}
+	many.Images = append(many.Images, both("on-many", names...))
+
+	return map[string]*plan.Plan{
+		"one": planOf(both("app")), "dependency": planOf(both("base"), both("side"), both("app", "base"), both("top", "app", "side")),
+		"single-platform": planOf(image("lambda", nil, "arm64")), "arm-v7": planOf(image("app", nil, "amd64", "arm64", "arm-v7", "windows-amd64")),
+		"targets": planOf(both("tools-debug"), both("tools-slim")), "empty": planOf(), "empty-overlay": empty,
+		"own-images": ownPlan, "hostile": hostilePlan, "overlay": overlaid, "gates": many,
+	}
+}
+
+func TestGolden(t *testing.T) {
+	for name, p := range goldenPlans() {
+		t.Run(name, func(t *testing.T) {
+			got, err := render.GitLab(p, render.GitLabOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			again, err := render.GitLab(p, render.GitLabOptions{})
+			if err != nil || !bytes.Equal(got, again) {
+				t.Errorf("the second rendering differs (%v)", err)
+			}
+			file := filepath.Join("testdata", name+".child.yml")
+			if *update {
+				if err := os.WriteFile(file, got, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(got, want) {
+				t.Errorf("%s is not what the plan gives; renew it with -update\n%s", file, got)
+			}
+			checkPipeline(t, p, got)
+		})
+	}
+}
+
+// schema is GitLab's own.
+var schema = sync.OnceValues(func() (*jsonschema.Schema, error) {
+	return jsonschema.NewCompiler().Compile("testdata/gitlab-ci-schema.json")
+})
+
+// checkPipeline checks what GitLab would: the schema, before and after
+// templates are put in, and that needs name jobs of this or earlier stages;
+// and what the plan asks for: each build and each image has its one job.
+func checkPipeline(t *testing.T, p *plan.Plan, data []byte) map[string]map[string]any {
+	t.Helper()
+	s, err := schema()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var doc map[string]any
+	if err := yaml.Unmarshal(data, &doc); err != nil {
+		t.Fatalf("%v\n%s", err, data)
+	}
+	if err := s.Validate(doc); err != nil {
+		t.Errorf("against GitLab's schema: %v", err)
+	}
+	jobs := map[string]map[string]any{}
+	for key, v := range doc {
+		if !slices.Contains([]string{"workflow", "stages", "variables"}, key) && key[0] != '.' {
+			job := v.(map[string]any)
+			if from, ok := job["extends"].(string); ok {
+				job = extend(doc[from].(map[string]any), job)
+				delete(job, "extends")
+			}
+			jobs[key] = job
+		}
+	}
+	resolved := maps.Clone(doc)
+	for key, job := range jobs {
+		resolved[key] = job
+	}
+	if err := s.Validate(resolved); err != nil {
+		t.Errorf("with templates put in, against GitLab's schema: %v", err)
+	}
+	stages := doc["stages"].([]any)
+	for name, job := range jobs {
+		if job["script"] == nil {
+			t.Errorf("job %q has no script", name)
+		}
+		here := slices.Index(stages, job["stage"])
+		if here < 0 {
+			t.Errorf("job %q has the stage %v, which there is not", name, job["stage"])
+		}
+		needs, _ := job["needs"].([]any)
+		if len(needs) > 50 {
+			t.Errorf("job %q needs %d others", name, len(needs))
+		}
+		for _, need := range needs {
+			if needed, ok := need.(string); ok {
+				if jobs[needed] == nil || slices.Index(stages, jobs[needed]["stage"]) > here {
+					t.Errorf("job %q needs %q, which is not in this or an earlier stage", name, needed)
+				}
+			}
+		}
+	}
+	for i := range p.Images {
+		img := &p.Images[i]
+		publish := jobs["manifest "+img.Name]
+		if got := lookup(publish, "variables", "PIPEGEN_NAME"); got != img.Name {
+			t.Errorf("the job that publishes %s has the name %v", img.Name, got)
+		}
+		for _, b := range img.Builds {
+			job := jobs["build "+b.ID]
+			if got := lookup(job, "variables", "PIPEGEN_BUILD"); got != b.ID {
+				t.Errorf("the job of %s builds %v", b.ID, got)
+			}
+			if !slices.Contains(publish["needs"].([]any), any("build "+b.ID)) {
+				t.Errorf("%s is published without waiting for %s", img.Name, b.ID)
+			}
+			for _, need := range img.Needs {
+				if !reaches(jobs, "build "+b.ID, "manifest "+need) {
+					t.Errorf("%s does not wait for %s", b.ID, need)
+				}
+			}
+		}
+		if want := len(img.Builds) + 1; len(publish["needs"].([]any)) != want {
+			t.Errorf("%s waits for more than its own builds: %v", img.Name, publish["needs"])
+		}
+	}
+	return jobs
+}
+
+// extend merges as GitLab does: maps by key, the rest replaces.
+func extend(base, over map[string]any) map[string]any {
+	out := maps.Clone(base)
+	for k, v := range over {
+		below, ok := v.(map[string]any)
+		if old, isMap := out[k].(map[string]any); ok && isMap {
+			out[k] = extend(old, below)
+		} else {
+			out[k] = v
+		}
+	}
+	return out
+}
+
+func lookup(v any, keys ...string) any {
+	for _, k := range keys {
+		m, _ := v.(map[string]any)
+		v = m[k]
+	}
+	return v
+}
+
+func reaches(jobs map[string]map[string]any, from, to string) bool {
+	needs, _ := jobs[from]["needs"].([]any)
+	for _, n := range needs {
+		if name, ok := n.(string); ok && (name == to || !strings.HasPrefix(name, "manifest ") && reaches(jobs, name, to)) {
+			return true
+		}
+	}
+	return false
+}
+
+func TestBadPlan(t *testing.T) {
+	change := func(f func(*plan.Build)) *plan.Plan {
+		img := both("app")
+		f(&img.Builds[0])
+		return planOf(img)
+	}
+	var platforms []string
+	for i := range 50 {
+		platforms = append(platforms, "a"+strconv.Itoa(i))
+	}
+	for name, c := range map[string]struct {
+		plan *plan.Plan
+		want string
+	}{
+		"name":          {planOf(both("$(id)")), `"$(id)"`},
+		"name newline":  {planOf(both("a\nb")), `"a\nb"`},
+		"twice":         {planOf(both("app"), both("app")), `two jobs "build app@amd64"`},
+		"no builds":     {planOf(image("app", nil)), "no builds"},
+		"id":            {change(func(b *plan.Build) { b.ID = "other@amd64" }), `"other@amd64"`},
+		"id slash":      {change(func(b *plan.Build) { b.ID = "app@arm/v7" }), `"app@arm/v7"`},
+		"unknown need":  {planOf(both("app", "base")), `needs "base"`},
+		"later need":    {planOf(both("app", "base"), both("base")), `needs "base"`},
+		"runner":        {change(func(b *plan.Build) { b.Runner = "kubernetes" }), `"kubernetes"`},
+		"timeout":       {change(func(b *plan.Build) { b.Timeout = "1 h" }), `"1 h"`},
+		"no timeout":    {change(func(b *plan.Build) { b.Timeout = "-1h" }), `"-1h"`},
+		"long timeout":  {change(func(b *plan.Build) { b.Timeout = "1000h" }), `"1000h"`},
+		"tag rtl":       {change(func(b *plan.Build) { b.RunsOn.GitLab = []string{"a\u202eb"} }), "U+202E"},
+		"image newline": {change(func(b *plan.Build) { b.BuilderImage = "a\rb" }), "U+000D"},
+		"image bytes":   {change(func(b *plan.Build) { b.BuilderImage = "a\xffb" }), "not UTF-8"},
+		"long name":     {planOf(both(strings.Repeat("a", 300))), "GitLab allows 255"},
+		"platforms":     {planOf(image("app", nil, platforms...)), `image "app" has 50 builds`},
+	} {
+		data, err := render.GitLab(c.plan, render.GitLabOptions{})
+		if !errors.Is(err, failure.ErrInput) || !strings.Contains(err.Error(), c.want) || data != nil {
+			t.Errorf("%s: got %v, want an error with %q", name, err, c.want)
+		}
+	}
+	for _, file := range []string{"/plan.json", "../plan.json", "a b", "$(id)", "a/../b", "-f", "*"} {
+		if _, err := render.GitLab(planOf(both("app")), render.GitLabOptions{PlanFile: file}); !errors.Is(err, failure.ErrInput) {
+			t.Errorf("plan file %q: got %v", file, err)
+		}
+	}
+}
+
+func TestManyImages(t *testing.T) {
+	p := planOf()
+	for i := range 300 {
+		p.Images = append(p.Images, both("project-"+strconv.Itoa(i)))
+	}
+	data, err := render.GitLab(p, render.GitLabOptions{PlanFile: "out/plan.json", MetadataDir: "out"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if jobs := checkPipeline(t, p, data); len(jobs) != 900 {
+		t.Errorf("%d jobs", len(jobs))
+	}
+	for i := range 1000 {
+		p.Images = append(p.Images, both("more-"+strconv.Itoa(i)))
+	}
+	_, err = render.GitLab(p, render.GitLabOptions{})
+	if !errors.Is(err, failure.ErrInput) || !strings.Contains(err.Error(), "2600 builds") || failure.Hint(err) == "" {
+		t.Errorf("got %v, want an error about the size", err)
+	}
+}
+
+// Gates keep every job within the limit, however many images it waits for.
+func TestNeedsLimit(t *testing.T) {
+	for _, n := range []int{1, 48, 49, 50, 51, 250} {
+		p := planOf()
+		var names []string
+		for i := range n {
+			names = append(names, "base-"+strconv.Itoa(i))
+			p.Images = append(p.Images, image(names[i], nil, "amd64"))
+		}
+		p.Images = append(p.Images, both("app", names...))
+		data, err := render.GitLab(p, render.GitLabOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkPipeline(t, p, data)
+		if gates := strings.Count(string(data), "\ngate "); (gates > 0) != (n > 49) {
+			t.Errorf("%d needs: %d gates", n, gates)
+		}
+	}
+}
+
+func TestGitLabDirs(t *testing.T) {
+	a, b := both("tools-debug"), both("tools-slim")
+	a.Dir, b.Dir = "projects/tools", "projects/tools"
+	c, d := both("odd"), both("blank")
+	c.Dir, d.Dir = "projects/a\nb", "projects/with blank"
+	if got, want := string(render.GitLabDirs(planOf(a, c, b, d))), "projects/tools\nprojects/a\\nb\nprojects/with blank\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
