@@ -1,16 +1,17 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/pipegen/pipegen/pkg/engine"
 	"github.com/pipegen/pipegen/pkg/failure"
 	"github.com/pipegen/pipegen/pkg/plan"
+	"github.com/pipegen/pipegen/pkg/registry"
 	"github.com/pipegen/pipegen/pkg/runner"
 )
 
@@ -43,13 +44,12 @@ One failed build fails its image alone.`,
 			if err != nil {
 				return err
 			}
-			local, err := a.localRunner(made, w, dir, sandbox)
+			client := a.registryClient(made)
+			local, err := a.localRunner(ctx, made, client, w, dir, sandbox)
 			if err != nil {
 				return err
 			}
-			defer local.Close()
-			progress := runner.NewProgress(a.stderr, a.progressOptions())
-			client := a.registryClient(made)
+			progress := a.progress()
 			summary := runner.Execute(ctx, made, local, a.publisher(ctx, client, made, w.metadata, rollback), runner.Options{
 				Parallel: parallel, Observer: progress,
 			})
@@ -77,7 +77,7 @@ func (a *app) planToRun(cmd *cobra.Command, p planning, w working, names []strin
 	return a.readPlan(w.plan)
 }
 
-func (a *app) localRunner(p *plan.Plan, w working, dir, sandbox string) (*runner.Local, error) {
+func (a *app) localRunner(ctx context.Context, p *plan.Plan, client *registry.Client, w working, dir, sandbox string) (*runner.Local, error) {
 	executor, err := engine.FindExecutor(a.getenv)
 	if err != nil {
 		return nil, err
@@ -90,9 +90,9 @@ func (a *app) localRunner(p *plan.Plan, w working, dir, sandbox string) (*runner
 	if err != nil {
 		return nil, err
 	}
-	return runner.NewLocal(runner.LocalOptions{
-		Plan: p, Root: dir, MetadataDir: metadata, Registry: a.registryClient(p), Executor: executor,
-		Sandbox: sandbox, CacheDir: cache, Getenv: a.getenv, Environ: os.Environ(), Now: time.Now,
+	return runner.NewLocal(ctx, runner.LocalOptions{
+		Plan: p, Root: dir, MetadataDir: metadata, Registry: client, CacheDir: cache, Getenv: a.getenv, Environ: os.Environ(),
+		Sandbox: runner.SandboxOptions{Kind: runner.Kind(sandbox), Executor: executor},
 	})
 }
 
@@ -108,7 +108,7 @@ func (a *app) doctorCommand() *cobra.Command {
 			}
 			executor, _ := engine.FindExecutor(a.getenv)
 			failed := 0
-			for _, c := range runner.Preflight(cmd.Context(), runner.PreflightOptions{Executor: executor}) {
+			for _, c := range runner.Preflight(cmd.Context(), runner.SandboxOptions{Executor: executor}) {
 				state := "pass"
 				if !c.OK {
 					state = "FAIL"

@@ -18,7 +18,10 @@ func Nearest(word string, among []string) string {
 	}
 	best, distance := "", max(1, len(w)/3)+1
 	for _, candidate := range among {
-		if d := edits(w, fold(candidate), distance); d < distance {
+		d := edits(w, fold(candidate), distance+1)
+		// Of two that are equally near, the one that was not written to its end.
+		longer := best != "" && d == distance && strings.HasPrefix(candidate, word) && !strings.HasPrefix(best, word)
+		if d < distance || longer {
 			best, distance = candidate, d
 		}
 	}

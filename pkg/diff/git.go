@@ -103,12 +103,20 @@ func (g *gitProgram) run(ctx context.Context, stdin []byte, args ...string) ([]b
 	cmd.Stdin, cmd.Stderr = bytes.NewReader(stdin), &complaint
 	out, err := cmd.Output()
 	if ctx.Err() != nil {
-		return nil, fmt.Errorf("git %s: %w", args[0], ctx.Err())
+		return nil, fmt.Errorf("git %s: %w", commandName(args), ctx.Err())
 	}
 	if err != nil {
-		return out, fmt.Errorf("git %s: %w", args[0], g.explain(err, complaint.String()))
+		return out, fmt.Errorf("git %s: %w", commandName(args), g.explain(err, complaint.String()))
 	}
 	return out, nil
+}
+
+// commandName is the first argument that is no configuration.
+func commandName(args []string) string {
+	for len(args) > 2 && args[0] == "-c" {
+		args = args[2:]
+	}
+	return args[0]
 }
 
 // explained is a failure of git with the line that says why.

@@ -23,6 +23,7 @@ func TestMain(m *testing.M) {
 	}
 	for name, value := range map[string]string{
 		"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1", "HOME": "/nonexistent",
+		"GIT_TEMPLATE_DIR": "", "GIT_TEST_FSYNC": "0", // faster
 		"GIT_AUTHOR_NAME": "A", "GIT_AUTHOR_EMAIL": "a@example.org", "GIT_COMMITTER_NAME": "C", "GIT_COMMITTER_EMAIL": "c@example.org",
 		"GIT_AUTHOR_DATE": "2026-01-02T03:04:05Z", "GIT_COMMITTER_DATE": "2026-01-02T03:04:05Z",
 	} {
@@ -98,6 +99,16 @@ func (c *clone) cloned(args ...string) *clone {
 	c.t.Helper()
 	into := &clone{c.t, filepath.Join(c.t.TempDir(), "clone")}
 	c.git(append(append([]string{"clone", "-q"}, args...), "file://"+c.dir, into.dir)...)
+	return into
+}
+
+// copied is the same repository at another place.
+func (c *clone) copied(t *testing.T) *clone {
+	t.Helper()
+	into := &clone{t, t.TempDir()}
+	if err := os.CopyFS(into.dir, os.DirFS(c.dir)); err != nil {
+		t.Fatal(err)
+	}
 	return into
 }
 

@@ -184,10 +184,10 @@ func (b *building) makeWork() (err error) {
 
 func (b *building) openLog() (closeLog func() error, err error) {
 	path := plan.LogFile(b.Job.MetadataDir, b.Job.Build.ID)
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // shared with other jobs
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("making the metadata directory: %w", err)
 	}
-	f, err := os.Create(path) //nolint:gosec // in the metadata directory
+	f, err := os.Create(path)
 	if err != nil {
 		return nil, fmt.Errorf("making the log: %w", err)
 	}
@@ -284,6 +284,9 @@ func (b *building) prepareDockerfile(ctx context.Context) error {
 	if len(refused) > 0 {
 		return failure.WithHint(errors.Join(refused...), "use engine: buildkit for this image, or write it without")
 	}
+	if err := b.executable(name); err != nil {
+		return err
+	}
 	digests, err := b.resolveBases(ctx, name)
 	if err != nil {
 		return err
@@ -300,6 +303,21 @@ func (b *building) prepareDockerfile(ctx context.Context) error {
 		return err
 	}
 	return os.WriteFile(filepath.Join(b.HostDir, "Dockerfile.dockerignore"), ignore, 0o600)
+}
+
+// executable refuses a Dockerfile with RUN for a platform that this machine
+// cannot execute.
+func (b *building) executable(name string) error {
+	j := b.Job
+	if j.Executes == nil || j.Executes(b.Platform) {
+		return nil
+	}
+	line, ok := b.File.Runs(arguments(j), j.Build.Target)
+	if !ok {
+		return nil
+	}
+	return failure.WithHint(failure.Input("%s:%d: this machine cannot execute RUN for %s", quote.Text(name), line, b.Platform),
+		"build it on a machine of that architecture, or install an interpreter for it (Debian: qemu-user-static, which registers with binfmt_misc)")
 }
 
 // located gives an error of a Dockerfile its file and line.

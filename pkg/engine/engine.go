@@ -40,6 +40,9 @@ type Job struct {
 	// Directory of what is kept between builds: $XDG_CACHE_HOME/pipegen.
 	CacheDir string
 	Now      func() time.Time
+	// Whether RUN steps of a platform can be executed here; nil: all can, as on
+	// a machine that the platform's runner tags chose.
+	Executes func(config.Platform) bool
 
 	// place is what tests put in the stead of this machine.
 	place *place

@@ -166,7 +166,7 @@ func (r *remote) fetch(ctx context.Context, store *filesystem.Storage, ref strin
 		if err != nil {
 			return err
 		}
-		defer s.Close() //nolint:errcheck // nothing is written
+		defer s.Close()
 		shallow := ar.Capabilities.Supports(capability.Shallow)
 		want, isTip := tip(ar, ref, commit)
 		if !isTip && (ar.Capabilities.Supports(capability.AllowReachableSHA1InWant) || ar.Capabilities.Supports("allow-any-sha1-in-want")) {
@@ -184,7 +184,7 @@ func (r *remote) fetch(ctx context.Context, store *filesystem.Storage, ref strin
 			if again, ar, err = r.session(ctx); err != nil {
 				return err
 			}
-			defer again.Close() //nolint:errcheck // nothing is written
+			defer again.Close()
 			s = again
 		}
 		if err := r.pull(ctx, s, ar, store, allTips(ar), false); err != nil {
@@ -341,7 +341,7 @@ func (w *worktree) file(f *object.File, name string, executable bool) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	defer in.Close() //nolint:errcheck // only read
+	defer in.Close()
 	out, err := w.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
 	if err != nil {
 		return err

@@ -180,12 +180,12 @@ func (kaniko) Digest(p *Prepared) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer dir.Close() //nolint:errcheck // a directory
+	defer dir.Close()
 	f, err := dir.OpenFile("digest", os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return "", fmt.Errorf("kaniko ended well but left no digest: %w", err)
 	}
-	defer f.Close() //nolint:errcheck // only read
+	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, 128))
 	if err != nil {
 		return "", fmt.Errorf("reading the digest that kaniko left: %w", err)

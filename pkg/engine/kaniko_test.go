@@ -205,11 +205,11 @@ func TestUsesECR(t *testing.T) {
 		"123456789012.dkr.ecr-fips.us-east-1.amazonaws.com": true,
 		"123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn":  true,
 		"123456789012.dkr-ecr.eu-west-1.on.aws":             true,
-		"public.ecr.aws":                               true,
-		"index.docker.io":                              false,
-		"123456789012.dkr.ecr.evil.org":                false,
-		"12345.dkr.ecr.eu-west-1.amazonaws.com":        false,
-		"123456789012.dkr.ecr.eu.amazonaws.com.evil.x": false,
+		"public.ecr.aws":                                    true,
+		"index.docker.io":                                   false,
+		"123456789012.dkr.ecr.evil.org":                     false,
+		"12345.dkr.ecr.eu-west-1.amazonaws.com":             false,
+		"123456789012.dkr.ecr.eu.amazonaws.com.evil.x":      false,
 	} {
 		if got := usesECR([]string{"other.example.org", host}); got != want {
 			t.Errorf("%s: %t", host, got)

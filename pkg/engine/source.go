@@ -26,7 +26,7 @@ func (b *building) fetchSource(ctx context.Context) error {
 	mine := filepath.Join(b.work, "source")
 	switch {
 	case j.Image.Source != nil && j.Sandbox == nil:
-		if err := os.Mkdir(mine, 0o755); err != nil { //nolint:gosec // as in a checkout
+		if err := os.Mkdir(mine, 0o755); err != nil {
 			return err
 		}
 		if err := cloneTo(ctx, j.Image.Source, mine, j.Getenv, b.log.say); err != nil {
@@ -96,12 +96,12 @@ func (b *building) readSource(name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer root.Close() //nolint:errcheck // a directory
+	defer root.Close()
 	f, err := root.Open(filepath.FromSlash(name))
 	if err != nil {
 		return nil, failure.Input("%s: %w", quote.Text(name), pathless(err))
 	}
-	defer f.Close() //nolint:errcheck // only read
+	defer f.Close()
 	text, err := io.ReadAll(io.LimitReader(f, maxDockerfile+1))
 	if err != nil {
 		return nil, failure.Input("%s: %w", quote.Text(name), pathless(err))

@@ -41,7 +41,7 @@ func upstream(ctx context.Context, s *plan.Source, dir string, getenv func(strin
 
 	entry := filepath.Join(base, s.Commit)
 	tree := filepath.Join(entry, "tree")
-	if want, err := os.ReadFile(filepath.Join(entry, "seal")); err == nil { //nolint:gosec // the cache's own
+	if want, err := os.ReadFile(filepath.Join(entry, "seal")); err == nil {
 		if got, err := seal(tree); err == nil && got == string(want) {
 			say(fmt.Sprintf("upstream %s at %.12s, from the cache", shown(s.Repo), s.Commit))
 			return tree, nil
@@ -56,7 +56,7 @@ func upstream(ctx context.Context, s *plan.Source, dir string, getenv func(strin
 		return "", err
 	}
 	defer os.RemoveAll(temp)
-	if err := os.Mkdir(filepath.Join(temp, "tree"), 0o755); err != nil { //nolint:gosec // as in a checkout
+	if err := os.Mkdir(filepath.Join(temp, "tree"), 0o755); err != nil {
 		return "", err
 	}
 	if err := cloneTo(ctx, s, filepath.Join(temp, "tree"), getenv, say); err != nil {
@@ -83,7 +83,7 @@ func cloneTo(ctx context.Context, s *plan.Source, dir string, getenv func(string
 	if err != nil {
 		return err
 	}
-	defer root.Close() //nolint:errcheck // a directory
+	defer root.Close()
 	scratch, err := os.MkdirTemp(filepath.Dir(dir), ".objects-")
 	if err != nil {
 		return err
@@ -115,8 +115,8 @@ func seal(dir string) (string, error) {
 		}
 		b := append([]byte(rel), 0)
 		b = binary.BigEndian.AppendUint32(b, uint32(fi.Mode()))
-		b = binary.BigEndian.AppendUint64(b, uint64(size)) //nolint:gosec // never negative
-		b = binary.BigEndian.AppendUint64(b, uint64(when)) //nolint:gosec // only compared
+		b = binary.BigEndian.AppendUint64(b, uint64(size))
+		b = binary.BigEndian.AppendUint64(b, uint64(when))
 		_, err = h.Write(b)
 		return err
 	})
@@ -125,7 +125,7 @@ func seal(dir string) (string, error) {
 
 // lock waits for the only right to path, which is made if need be.
 func lock(ctx context.Context, path string) (unlock func(), err error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600) //nolint:gosec // the cache's own
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -211,12 +211,12 @@ func copyTree(ctx context.Context, from, to string, skip ...string) error {
 }
 
 func copyFile(from, to string, fi fs.FileInfo) error {
-	in, err := os.Open(from) //nolint:gosec // below the context
+	in, err := os.Open(from)
 	if err != nil {
 		return err
 	}
-	defer in.Close()                                                      //nolint:errcheck // only read
-	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // below the job's directory
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}

@@ -219,16 +219,12 @@ func TestExecuteTellsWhatHappens(t *testing.T) {
 	// web must wait for bad's place.
 	f.gate = map[string]chan struct{}{"bad@amd64": make(chan struct{})}
 	o := &observed{t: t}
-	f.onStart = func(id string) {
-		if id == "bad@amd64" {
-			go func() {
-				for !slices.Contains(o.copy(), "build-queued web@arm64") {
-				}
-				close(f.gate[id])
-			}()
+	Execute(t.Context(), p, f, f.publish, Options{Parallel: 1, Observer: observerFunc(func(e Event) {
+		o.Observe(e)
+		if e.Kind == BuildQueued && e.Build.ID == "web@arm64" {
+			close(f.gate["bad@amd64"])
 		}
-	}
-	Execute(t.Context(), p, f, f.publish, Options{Parallel: 1, Observer: o})
+	})})
 	want := `run-started
 build-queued app@amd64
 build-queued bad@amd64
@@ -263,27 +259,17 @@ run-finished`
 	}
 }
 
-func (o *observed) copy() []string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return slices.Clone(o.events)
-}
-
 func TestExecuteIsFair(t *testing.T) {
 	// What is released early goes before what comes later in the plan.
 	p := graph("a: amd64", "b: amd64 < a", "c: amd64", "d: amd64", "e: amd64 arm64")
 	published := make(chan struct{})
 	f := &fakeBuilder{t: t, plan: p, limit: 1, gate: map[string]chan struct{}{"c@amd64": published}}
-	publish := func(ctx context.Context, img *plan.Image, r []plan.Result) (plan.Published, error) {
-		out, err := f.publish(ctx, img, r)
-		return out, err
-	}
 	o := observerFunc(func(e Event) {
 		if e.Kind == BuildQueued && e.Build.ID == "b@amd64" {
 			close(published)
 		}
 	})
-	Execute(t.Context(), p, f, publish, Options{Parallel: 1, Observer: o})
+	Execute(t.Context(), p, f, f.publish, Options{Parallel: 1, Observer: o})
 	if got := strings.Join(f.started, " "); got != "a@amd64 c@amd64 b@amd64 d@amd64 e@amd64 e@arm64" {
 		t.Errorf("started in the order %s", got)
 	}

@@ -1,0 +1,58 @@
+package runner
+
+import (
+	"context"
+	"io"
+	"path/filepath"
+	"time"
+
+	"github.com/pipegen/pipegen/pkg/config"
+	"github.com/pipegen/pipegen/pkg/engine"
+	"github.com/pipegen/pipegen/pkg/plan"
+)
+
+// LocalOptions say what builds on this machine work with.
+type LocalOptions struct {
+	Plan *plan.Plan
+	// Root of the checkout.
+	Root string
+	// Directory for the results of builds.
+	MetadataDir string
+	Registry    engine.Registry
+	Sandbox     SandboxOptions
+	// Directory of what is kept between builds; roots are made below it.
+	CacheDir string
+	Getenv   func(string) string
+	Environ  []string
+}
+
+// Local builds on this machine, each build in a root of its own.
+type Local struct {
+	o       LocalOptions
+	sandbox *Sandbox
+}
+
+// NewLocal prepares builds on this machine. If it cannot build, the error wraps
+// [failure.ErrInput] and says what to do.
+func NewLocal(ctx context.Context, o LocalOptions) (*Local, error) {
+	if o.Sandbox.Dir == "" {
+		o.Sandbox.Dir = filepath.Join(o.CacheDir, "roots")
+	}
+	sandbox, err := NewSandbox(ctx, o.Sandbox)
+	if err != nil {
+		return nil, err
+	}
+	return &Local{o, sandbox}, nil
+}
+
+// Build does one build of the plan. It implements [Builder].
+func (l *Local) Build(ctx context.Context, img *plan.Image, b *plan.Build, log io.Writer) (plan.Result, error) {
+	return engine.Run(ctx, engine.Job{
+		Plan: l.o.Plan, Image: img, Build: b, Root: l.o.Root, MetadataDir: l.o.MetadataDir, Registry: l.o.Registry,
+		Sandbox: l.sandbox, Log: log, Getenv: l.o.Getenv, Environ: l.o.Environ, CacheDir: l.o.CacheDir, Now: time.Now,
+		Executes: func(p config.Platform) bool {
+			ok, _ := CanExecute(p)
+			return ok
+		},
+	})
+}
