@@ -71,7 +71,7 @@ func history() []byte {
 	return b.Bytes()
 }
 
-func project(i int) string { return fmt.Sprintf("projects/team-%02d/app-%05d", i/100, i) }
+func project(i int) string { return fmt.Sprintf("projects/app-%05d", i) }
 
 // changed changes one file in each of n projects, spread evenly.
 func changed(b *bytes.Buffer, mark int, branch string, n int) {

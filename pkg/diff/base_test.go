@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -231,13 +232,14 @@ func TestBaseLocal(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			p := project{template.copied(t), template.ids}
-			c := p.cloned()
-			c.git("branch", "-q", "feature", "origin/feature")
-			test.do(p, c)
+			var c *clone
 			dir := p.dir
 			if test.repo == "clone" {
+				c = p.cloned()
+				c.git("branch", "-q", "feature", "origin/feature")
 				dir = c.dir
 			}
+			test.do(p, c)
 			both(t, dir, func(t *testing.T, r *Repo) {
 				head, err := r.Head(t.Context())
 				if test.head != "" {
@@ -318,10 +320,11 @@ func TestShallowClones(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
+			template := c.cloned(fmt.Sprintf("--depth=%d", test.depth), "--single-branch", "--branch="+test.branch)
+			refs := template.git("for-each-ref")
 			for name, program := range backends(t) {
 				t.Run(name, func(t *testing.T) {
-					down := c.cloned(fmt.Sprintf("--depth=%d", test.depth), "--single-branch", "--branch="+test.branch)
-					refs := down.git("for-each-ref")
+					down := template.copied(t)
 					r := opened(t, down.dir, program)
 					head, err := r.Head(t.Context())
 					if err != nil {
@@ -406,6 +409,57 @@ func TestAskedBaseIsFetched(t *testing.T) {
 	}
 	if n := strings.Count(down.git("rev-list", "HEAD"), "\n") + 1; n != 3 {
 		t.Errorf("history of the head became %d commits", n)
+	}
+}
+
+// A pull request's merge commit names its base as a parent: that one commit is
+// fetched, and no history.
+func TestMergeCommitNeedsNoHistory(t *testing.T) {
+	c, ids := long(t)
+	down := c.cloned("--depth=1", "--single-branch", "--branch=merge")
+	r := opened(t, down.dir, backends(t)["git"])
+	head, err := r.Head(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	base, err := r.Base(t.Context(), CI{System: "github", Event: EventMergeRequest, Base: ids["main"]}, "", head)
+	if err != nil || base.Commit != ids["main"] {
+		t.Errorf("got %+v, %v", base, err)
+	}
+	if got := down.git("rev-list", "--all", "HEAD", ids["main"], "--count"); got != "2" {
+		t.Errorf("the clone has %s commits now", got)
+	}
+}
+
+// Clocks that go wrong make common ancestors show up in the wrong order: y is
+// the merge-base, x an ancestor of it that claims to be younger.
+func TestMergeBaseDespiteClocks(t *testing.T) {
+	commits := map[string]Commit{
+		"base": {Parents: []string{"y", "x"}, Committed: time.Unix(200, 0)},
+		"head": {Parents: []string{"y", "x"}, Committed: time.Unix(201, 0)},
+		"y":    {Parents: []string{"m"}, Committed: time.Unix(2, 0)},
+		"m":    {Parents: []string{"x"}, Committed: time.Unix(1, 0)},
+		"x":    {Committed: time.Unix(100, 0)},
+	}
+	read := func(_ context.Context, id string) (Commit, error) {
+		c := commits[id]
+		c.Hash = id
+		return c, nil
+	}
+	if rel, err := relate(t.Context(), read, nil, "base", "head"); err != nil || rel.mergeBase != "y" || rel.ancestor {
+		t.Errorf("got %+v, %v", rel, err)
+	}
+}
+
+func TestMergeBaseReadsNoMoreThanNeeded(t *testing.T) {
+	reads := 0
+	read := func(_ context.Context, id string) (Commit, error) {
+		reads++
+		n, err := strconv.Atoi(id)
+		return Commit{Hash: id, Parents: []string{strconv.Itoa(n - 1)}, Committed: time.Unix(int64(n), 0)}, err
+	}
+	if rel, err := relate(t.Context(), read, nil, "999990", "1000000"); err != nil || !rel.ancestor || reads > 20 {
+		t.Errorf("got %+v, %v after %d reads", rel, err, reads)
 	}
 }
 

@@ -78,7 +78,7 @@ func trusted(ci string) bool { return strings.EqualFold(ci, "true") || ci == "1"
 func (g *gitProgram) close() error { return errors.Join(g.local.close(), g.lazy.close()) }
 
 // patience is how long a git process may take to end when told to.
-const patience = 3 * time.Second
+const patience = time.Second
 
 func (g *gitProgram) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, g.program, append(slices.Clone(g.leading), args...)...) //nolint:gosec // git itself, arguments as they are, no shell

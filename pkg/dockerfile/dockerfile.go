@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -19,7 +20,7 @@ import (
 // File is a parsed Dockerfile.
 type File struct {
 	text     []byte
-	escape   rune
+	escape   byte
 	args     []instructions.ArgCommand // before the first FROM
 	stages   []stage
 	findings []Finding
@@ -84,7 +85,7 @@ func Parse(text []byte) (*File, error) {
 	if len(stages) == 0 {
 		return nil, &SyntaxError{1, "no build stage: there is no FROM"}
 	}
-	f := &File{text: bytes.Clone(text), escape: ast.EscapeToken, args: args}
+	f := &File{text: bytes.Clone(text), escape: byte(ast.EscapeToken), args: args} //nolint:gosec // \ or `
 	for i, s := range stages {
 		st := stage{id: s.Name, name: s.Name, from: ref{line: firstLine(s.Location), by: byFrom, text: s.BaseName, platform: s.Platform}}
 		if st.id == "" {
@@ -144,8 +145,7 @@ func firstLine(r []parser.Range) int {
 
 func syntaxError(err error) *SyntaxError {
 	e := &SyntaxError{Msg: err.Error()}
-	var at *parser.LocationError
-	if errors.As(err, &at) {
+	if at, ok := errors.AsType[*parser.LocationError](err); ok {
 		e.Msg = at.Error()
 		if len(at.Locations) > 0 {
 			e.Line = firstLine(at.Locations[0])
@@ -249,13 +249,9 @@ func (f *File) environ(args map[string]string) (environ, error) {
 	if !ok {
 		platform = "linux/amd64"
 	}
-	for k, v := range PlatformArgs(platform, platform) {
-		env[k] = v
-	}
-	for k, v := range args {
-		env[k] = v
-	}
-	lex := shell.NewLex(f.escape)
+	maps.Copy(env, PlatformArgs(platform, platform))
+	maps.Copy(env, args)
+	lex := shell.NewLex(rune(f.escape))
 	for _, c := range f.args {
 		for _, a := range c.Args {
 			if _, set := args[a.Key]; set || a.Value == nil {

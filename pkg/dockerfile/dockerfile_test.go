@@ -221,6 +221,33 @@ func TestUnsupported(t *testing.T) {
 	}
 }
 
+func TestSkippable(t *testing.T) {
+	tests := []struct {
+		name, text, target string
+		want               bool
+	}{
+		{"one stage", "FROM a\n", "", false},
+		{"all needed", "FROM a AS one\nFROM one\n", "", false},
+		{"one is not needed", "FROM a AS one\nFROM b AS two\nFROM c\nCOPY --from=two x y\n", "", true},
+		{"chain", "FROM a AS one\nFROM b AS two\nFROM two\n", "", true},
+		{"by an argument", "ARG S=two\nFROM a AS one\nFROM b AS two\nFROM $S\n", "", true},
+		{"only later ones are not needed", "FROM a AS one\nFROM b\n", "one", false},
+		{"by number", "FROM a AS one\nFROM b AS two\nFROM c\nCOPY --from=1 x y\n", "", false},
+		{"without a name", "FROM a AS one\nFROM b\nFROM c\nCOPY --from=1 x y\n", "", false},
+		{"in another case", "FROM a AS one\nFROM b AS two\nFROM Two\n", "", false},
+		{"twice the same name", "FROM a AS one\nFROM b AS two\nFROM c AS two\nFROM two\n", "", false},
+		{"in a trigger, by number", "FROM a AS one\nFROM b AS two\nONBUILD COPY --from=1 x y\nFROM two\n", "", false},
+		{"no such target", "FROM a AS one\nFROM b\n", "x", false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := mustParse(t, tt.text).Skippable(nil, tt.target); got != tt.want {
+				t.Errorf("got %t", got)
+			}
+		})
+	}
+}
+
 const pin = "r/i@sha256:0000000000000000000000000000000000000000000000000000000000000000"
 
 func TestPin(t *testing.T) {
@@ -270,9 +297,8 @@ func FuzzParse(f *testing.F) {
 	seeds(f)
 	f.Fuzz(func(t *testing.T, text []byte, target string) {
 		file, err := Parse(text)
-		var syntax *SyntaxError
 		if err != nil {
-			if !errors.As(err, &syntax) {
+			if _, ok := errors.AsType[*SyntaxError](err); !ok {
 				t.Fatalf("%T: %v", err, err)
 			}
 			return

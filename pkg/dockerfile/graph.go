@@ -39,7 +39,7 @@ func (f *File) resolve(args map[string]string, target string) (*graph, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &resolver{File: f, env: env, lex: shell.NewLex(f.escape), met: map[ref]bool{}}
+	r := &resolver{File: f, env: env, lex: shell.NewLex(rune(f.escape)), met: map[ref]bool{}}
 	r.g.needed = make([]bool, len(f.stages))
 	if err := r.stage(last, true); err != nil {
 		return nil, err

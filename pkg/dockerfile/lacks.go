@@ -118,7 +118,7 @@ func (f *File) Skippable(args map[string]string, target string) bool {
 	if err != nil {
 		return false
 	}
-	r := &resolver{File: f, env: env, lex: shell.NewLex(f.escape)}
+	r := &resolver{File: f, env: env, lex: shell.NewLex(rune(f.escape))}
 	for i, s := range f.stages[:last+1] {
 		if !g.needed[i] {
 			continue

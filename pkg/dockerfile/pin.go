@@ -29,7 +29,7 @@ func (f *File) Pin(args map[string]string, target string, digests map[string]str
 	var edits []edit
 	for n, bases := range byLine {
 		l := f.logical(starts, n)
-		words := l.words(byte(f.escape))
+		words := l.words(f.escape)
 		for i, w := range words {
 			text := w.text
 			for _, b := range bases {
@@ -37,7 +37,7 @@ func (f *File) Pin(args map[string]string, target string, digests map[string]str
 			}
 			if text != w.text {
 				if w.flag {
-					text = escaped(text, byte(f.escape))
+					text = escaped(text, f.escape)
 				}
 				edits = append(edits, l.replace(w.start, w.end, text)...)
 			}
@@ -156,7 +156,7 @@ func (f *File) logical(starts []int, n int) logical {
 		} else if len(trimmed) == 0 || trimmed[0] == '#' {
 			continue
 		}
-		s, more := cutContinuation(s, byte(f.escape))
+		s, more := cutContinuation(s, f.escape)
 		for j := range s {
 			l.text = append(l.text, s[j])
 			l.at = append(l.at, start+j)

@@ -111,13 +111,13 @@ func check(j *Job) (*building, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := sameCommit(j); err != nil {
+		return nil, err
+	}
 	if j.Sandbox == nil {
 		if err := p.inPlace(); err != nil {
 			return nil, err
 		}
-	}
-	if err := sameCommit(j); err != nil {
-		return nil, err
 	}
 	return &building{Prepared: p, engine: e}, nil
 }
@@ -131,10 +131,8 @@ func (p *Prepared) inPlace() error {
 		where = &place{thisHost(j.Getenv), kanikoDir}
 	}
 	if p.Program = j.Executor; p.Program == "" {
-		var err error
-		if p.Program, err = FindExecutor(j.Getenv); err != nil {
-			return err
-		}
+		// One that is not found is not in Kaniko's directory either.
+		p.Program, _ = FindExecutor(j.Getenv)
 	}
 	return where.host.mayRunInPlace(p.Program, where.dir)
 }
@@ -249,6 +247,8 @@ func (b *building) execute(ctx context.Context) (plan.Result, error) {
 		c.Mounts = []Mount{
 			{Host: b.contextDir(), Inside: b.Context, ReadOnly: true},
 			{Host: b.HostDir, Inside: b.Dir},
+			// Outside of /kaniko Kaniko looks for its configuration here alone.
+			{Host: filepath.Join(b.HostDir, "docker"), Inside: filepath.Join(SandboxDir, ".docker"), ReadOnly: true},
 		}
 	}
 	if err := run(ctx, c); err != nil {

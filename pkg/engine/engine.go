@@ -63,7 +63,7 @@ type Registry interface {
 }
 
 // Sandbox runs a command in a root of pipegen's own making, in which the
-// engine's program is /kaniko/executor.
+// engine's program is SandboxDir/executor.
 type Sandbox interface {
 	// Run waits for the end of c. A command that ends with another code than 0
 	// gives an error with a method ExitCode() int; a cancelled one the
@@ -147,9 +147,12 @@ func Argv(_ context.Context, j Job) ([]string, error) {
 
 // prepare says where everything will be.
 func prepare(j *Job) (*Prepared, error) {
+	own := SandboxDir
+	if j.Sandbox == nil {
+		own = kanikoDir
+	}
 	p := &Prepared{
-		Job: j, Program: filepath.Join(kanikoDir, "executor"), Dir: filepath.Join(kanikoDir, "job"),
-		Context: filepath.Join(kanikoDir, "buildcontext"),
+		Job: j, Program: filepath.Join(own, "executor"), Dir: filepath.Join(own, "job"), Context: filepath.Join(own, "buildcontext"),
 	}
 	if j.Sandbox == nil && j.place != nil {
 		p.Dir = filepath.Join(j.place.dir, "job")

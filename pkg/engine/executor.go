@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/pipegen/pipegen/pkg/failure"
@@ -12,6 +13,11 @@ import (
 
 // kanikoDir is the directory that Kaniko never deletes.
 const kanikoDir = "/kaniko"
+
+// SandboxDir is that directory in a sandbox. It is not /kaniko, so that images
+// with files in /kaniko (pipegen's own builder is one) can be built: Kaniko
+// leaves its own directory out of what it builds.
+const SandboxDir = "/.kaniko"
 
 // machine is the platform that this process runs on. Images of Linux are all
 // that Kaniko makes, whatever it was started from.
@@ -75,12 +81,9 @@ var (
 // contained says whether this process runs in a container, by the signs that
 // Kaniko looks for (its pkg/util/proc), and Kubernetes' own.
 func (h host) contained() bool {
-	for _, file := range []string{"/.dockerenv", "/run/.containerenv", "/var/run/secrets/kubernetes.io/serviceaccount"} {
-		if h.exists(file) {
-			return true
-		}
-	}
-	return h.getenv("KUBERNETES_SERVICE_HOST") != "" ||
+	files := []string{"/.dockerenv", "/run/.containerenv", "/var/run/secrets/kubernetes.io/serviceaccount"}
+	return slices.ContainsFunc(files, h.exists) ||
+		h.getenv("KUBERNETES_SERVICE_HOST") != "" ||
 		runtimes.MatchString(h.getenv("container")) ||
 		runtimes.MatchString(h.read("/proc/self/cgroup")) ||
 		runtimes.MatchString(h.read("/run/systemd/container")) ||
@@ -93,6 +96,9 @@ func (h host) mayRunInPlace(executor, dir string) error {
 	const hint = "use pipegen run, which gives each build a root of its own, or pipegen's builder image"
 	if !h.contained() {
 		return failure.WithHint(failure.Input("kaniko deletes the file system it runs in, and this is no container"), hint)
+	}
+	if executor == "" {
+		return failure.WithHint(failure.Input("kaniko deletes the file system it runs in, and this container was not made for it: there is no %s/executor", dir), hint)
 	}
 	if filepath.Dir(executor) != dir {
 		return failure.WithHint(failure.Input("kaniko deletes the file system it runs in, and this container was not made for it: the executor is %s, not in %s", executor, dir), hint)

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -76,7 +77,7 @@ func fakeExecutor(argv []string) error {
 			return errors.New("error building image")
 		case "hang": // with a step in a group of its own, as Kaniko has it
 			step := exec.Command("sh", "-c", "sleep 1000")
-			step.SysProcAttr = ownGroup()
+			step.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 			if err := step.Start(); err != nil {
 				return err
 			}
@@ -152,10 +153,10 @@ type fakeSandbox struct {
 
 func (s *fakeSandbox) Run(ctx context.Context, c Command) error {
 	s.calls = append(s.calls, c)
-	if c.Argv[0] != "/kaniko/executor" || !slices.Contains(c.Argv, "--force") || len(flags(c.Argv, "ignore-path")) > 0 {
+	if c.Argv[0] != SandboxDir+"/executor" || !slices.Contains(c.Argv, "--force") || len(flags(c.Argv, "ignore-path")) > 0 {
 		s.t.Errorf("a sandbox is sent %q", c.Argv)
 	}
-	if len(c.Mounts) != 2 || !c.Mounts[0].ReadOnly || c.Mounts[1].ReadOnly {
+	if len(c.Mounts) != 3 || !c.Mounts[0].ReadOnly || c.Mounts[1].ReadOnly || !c.Mounts[2].ReadOnly {
 		s.t.Errorf("mounts are %+v", c.Mounts)
 	}
 	outside := func(list []string) []string {

@@ -166,6 +166,7 @@ func kanikoEnv(p *Prepared) []string {
 	env["DOCKER_CONFIG"] = filepath.Join(p.Dir, "docker")
 	if p.Job.Sandbox != nil {
 		env["container"] = "docker"
+		env["KANIKO_DIR"] = SandboxDir
 	}
 	return list(env)
 }

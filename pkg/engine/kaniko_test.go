@@ -170,11 +170,11 @@ func TestKanikoEnv(t *testing.T) {
 		sandbox bool
 		want    string
 	}{
-		{"sandbox", []string{"r.example.org"}, true, "DOCKER_CONFIG=/d/docker HOME=/root HTTPS_PROXY=http://p PATH container=docker"},
+		{"sandbox", []string{"r.example.org"}, true, "DOCKER_CONFIG=/d/docker HOME=/root HTTPS_PROXY=http://p KANIKO_DIR=/.kaniko PATH container=docker"},
 		{"in place", []string{"r.example.org"}, false, "DOCKER_CONFIG=/d/docker HOME=/root HTTPS_PROXY=http://p PATH SSL_CERT_FILE=/host/certs container=lxc"},
 		{"ecr", []string{"r.example.org", "123456789012.dkr.ecr.eu-west-1.amazonaws.com"}, true,
-			"AWS_ACCESS_KEY_ID=id AWS_REGION=r AWS_SECRET_ACCESS_KEY=key DOCKER_CONFIG=/d/docker HOME=/root HTTPS_PROXY=http://p PATH container=docker"},
-		{"looks like ecr", []string{"dkr.ecr.example.org", "x123456789012.dkr.ecr.eu-west-1.amazonaws.com.example.org"}, true, "DOCKER_CONFIG=/d/docker HOME=/root HTTPS_PROXY=http://p PATH container=docker"},
+			"AWS_ACCESS_KEY_ID=id AWS_REGION=r AWS_SECRET_ACCESS_KEY=key DOCKER_CONFIG=/d/docker HOME=/root HTTPS_PROXY=http://p KANIKO_DIR=/.kaniko PATH container=docker"},
+		{"looks like ecr", []string{"dkr.ecr.example.org", "x123456789012.dkr.ecr.eu-west-1.amazonaws.com.example.org"}, true, "DOCKER_CONFIG=/d/docker HOME=/root HTTPS_PROXY=http://p KANIKO_DIR=/.kaniko PATH container=docker"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

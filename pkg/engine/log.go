@@ -229,7 +229,7 @@ func (r *redactor) next(p []byte, end bool) []byte {
 	}
 	buf := p
 	if len(r.rest) > 0 {
-		buf = append(r.rest, p...)
+		buf = slices.Concat(r.rest, p)
 	}
 	out := make([]byte, 0, len(buf))
 	i := 0

@@ -31,7 +31,7 @@ func command(ctx context.Context, c Command) error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command(c.Argv[0], c.Argv[1:]...) //nolint:gosec // the engine or the shell, by path
+	cmd := exec.Command(c.Argv[0], c.Argv[1:]...) //nolint:noctx // the engine or the shell; all of its group is ended below
 	cmd.Env, cmd.Dir = c.Env, c.Dir
 	cmd.Stdout, cmd.Stderr = w, w
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -132,8 +132,7 @@ func ending(name string, err error) error {
 		return fmt.Errorf("running %s: %w", name, err)
 	}
 	killed := e.ExitCode() == 128+int(syscall.SIGKILL)
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		status, ok := exit.Sys().(syscall.WaitStatus)
 		killed = killed || ok && status.Signaled() && status.Signal() == syscall.SIGKILL
 	} else if e.ExitCode() < 0 {

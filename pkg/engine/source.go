@@ -114,8 +114,7 @@ func (b *building) readSource(name string) ([]byte, error) {
 
 // pathless gives what happened to a path without the path.
 func pathless(err error) error {
-	var at *fs.PathError
-	if errors.As(err, &at) {
+	if at, ok := errors.AsType[*fs.PathError](err); ok {
 		return at.Err
 	}
 	return err

@@ -244,7 +244,10 @@ func TestUnreachable(t *testing.T) {
 		!strings.HasPrefix(err.Error(), "reading upstream http://REDACTED@127.0.0.1:1/app: ") {
 		t.Errorf("got %v", err)
 	}
+}
 
+func TestRetry(t *testing.T) {
+	t.Parallel()
 	s := newGitServer(t)
 	_, commits := s.project(t, "app")
 	s.broken.Store(2)

@@ -136,7 +136,7 @@ func runArgs(name, image, executor string, c engine.Command) (argv, env []string
 	for _, cap := range keptNames {
 		argv = append(argv, "--cap-add", cap)
 	}
-	mounts := append([]engine.Mount{{Host: executor, Inside: "/kaniko/executor", ReadOnly: true}}, c.Mounts...)
+	mounts := append([]engine.Mount{{Host: executor, Inside: filepath.Join(engine.SandboxDir, "executor"), ReadOnly: true}}, c.Mounts...)
 	for _, m := range mounts {
 		argv = append(argv, "--mount", mountArg(m))
 	}

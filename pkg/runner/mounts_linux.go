@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pipegen/pipegen/pkg/engine"
 )
 
 // enterRoot builds the mounts of a root in this process's own mount namespace
@@ -27,7 +29,7 @@ func (o order) enterRoot() error {
 			return err
 		}
 	}
-	if err := bind(o.Executor, filepath.Join(o.Root, "kaniko/executor"), unix.MOUNT_ATTR_RDONLY); err != nil {
+	if err := bind(o.Executor, filepath.Join(o.Root, engine.SandboxDir, "executor"), unix.MOUNT_ATTR_RDONLY); err != nil {
 		return err
 	}
 	if err := mountDev(filepath.Join(o.Root, "dev")); err != nil {

@@ -69,45 +69,37 @@ func checkExecutor(path string) Check {
 	return Check{Name: "executor", OK: true, Needed: true, Detail: path}
 }
 
-// checkKinds tries each kind that o allows; one must work.
+// checkKinds tries the kinds that o allows; one must work, and where namespaces
+// do the others are of no interest.
 func checkKinds(ctx context.Context, o SandboxOptions) []Check {
 	var checks []Check
-	if o.Kind == Auto || o.Kind == Namespaces {
-		who := fmt.Sprintf("user namespaces with %d ids", idCount)
-		if os.Geteuid() == 0 {
-			who = "as root, with capabilities reduced"
-		}
-		c := Check{Name: string(Namespaces), OK: true, Detail: who}
-		if err := tryNamespaces(ctx, o); err != nil {
-			c = failed(c.Name, false, err)
-		}
-		checks = append(checks, c)
-	}
-	for _, k := range []Kind{Docker, Podman} {
+	for _, k := range []Kind{Namespaces, Docker, Podman} {
 		if o.Kind != Auto && o.Kind != k {
 			continue
 		}
-		version, err := tryContainers(ctx, string(k))
-		c := Check{Name: string(k), OK: err == nil, Detail: "version " + version}
+		c := Check{Name: string(k), OK: true, Needed: o.Kind == k}
+		var err error
+		switch {
+		case k != Namespaces:
+			c.Detail, err = tryContainers(ctx, string(k))
+		case os.Geteuid() == 0:
+			c.Detail, err = "as root, with capabilities reduced", tryNamespaces(ctx, o)
+		default:
+			c.Detail, err = fmt.Sprintf("user namespaces with %d ids", idCount), tryNamespaces(ctx, o)
+		}
 		if err != nil {
-			c = failed(c.Name, false, err)
+			c = failed(c.Name, c.Needed, err)
 		}
 		checks = append(checks, c)
+		if c.OK {
+			return checks
+		}
 	}
-	switch {
-	case len(checks) == 0:
+	if len(checks) == 0 {
 		_, err := choose(ctx, o)
 		return []Check{failed("sandbox", true, err)}
-	case o.Kind != Auto:
-		checks[0].Needed = true
-		return checks
 	}
-	any := false
-	for _, c := range checks {
-		any = any || c.OK
-	}
-	// Of several kinds one is enough, and namespaces are what to repair first.
-	checks[0].Needed = !any
+	checks[0].Needed = true // none works, and namespaces are what to mend first
 	return checks
 }
 

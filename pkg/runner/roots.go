@@ -7,9 +7,14 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/pipegen/pipegen/pkg/engine"
 )
 
 const rootPrefix = "root-"
+
+// certsDir holds the certificates that builds trust.
+const certsDir = engine.SandboxDir + "/ssl/certs"
 
 // newDir makes a directory for one run that only its owner can enter: a build
 // may leave programs with setuid bits in it. It stays locked until unlock, or
@@ -55,10 +60,11 @@ func sweep(parent string, remove func(dir string) error) {
 }
 
 // makeTree makes dir with what every root holds: the places of mounts,
-// certificates and the host's name resolution. The host's users are left out:
+// certificates and the host's name resolution. /kaniko is empty: Kaniko wants
+// it there when it works elsewhere. The host's users are left out:
 // Kaniko would put them into images whose base has none.
 func makeTree(dir, caCerts string) error {
-	for _, d := range []string{"dev", "etc", "kaniko/.docker", "kaniko/ssl/certs", "proc", "workspace"} {
+	for _, d := range []string{"dev", "etc", "kaniko", engine.SandboxDir + "/.docker", certsDir, "proc", "workspace"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil { //nolint:gosec // what is inside is for every user of the build
 			return err
 		}
@@ -67,11 +73,11 @@ func makeTree(dir, caCerts string) error {
 	if err := errors.Join(os.Mkdir(tmp, 0o700), os.Chmod(tmp, 0o777|os.ModeSticky), os.Chmod(dir, 0o755)); err != nil { //nolint:gosec // as every /tmp
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(dir, "kaniko/executor"), nil, 0o755); err != nil { //nolint:gosec // a program
+	if err := os.WriteFile(filepath.Join(dir, engine.SandboxDir, "executor"), nil, 0o755); err != nil { //nolint:gosec // a program
 		return err
 	}
 	if caCerts != "" {
-		if err := copyFile(filepath.Join(dir, "kaniko/ssl/certs/ca-certificates.crt"), caCerts); err != nil {
+		if err := copyFile(filepath.Join(dir, certsDir, "ca-certificates.crt"), caCerts); err != nil {
 			return fmt.Errorf("copying certificates: %w", err)
 		}
 	}

@@ -30,7 +30,7 @@ const (
 type SandboxOptions struct {
 	// Empty: Auto.
 	Kind Kind
-	// Host path of the program that appears as /kaniko/executor. It must be
+	// Host path of the program that appears as [engine.SandboxDir]/executor. It must be
 	// statically linked.
 	Executor string
 	// Directory below which roots are made; it needs room for the unpacked
@@ -258,7 +258,7 @@ func withAbsoluteMounts(c engine.Command) (engine.Command, error) {
 // withEnvDefaults adds what every container of a builder image sets.
 func withEnvDefaults(env []string) []string {
 	env = slices.Clone(env)
-	for _, kv := range []string{"container=pipegen", "SSL_CERT_DIR=/kaniko/ssl/certs"} {
+	for _, kv := range []string{"container=pipegen", "SSL_CERT_DIR=" + certsDir} {
 		name, _, _ := strings.Cut(kv, "=")
 		if !slices.ContainsFunc(env, func(e string) bool { return strings.HasPrefix(e, name+"=") }) {
 			env = append(env, kv)

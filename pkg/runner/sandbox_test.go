@@ -92,7 +92,7 @@ func assertNothingLeft(t *testing.T, dir string) {
 func run(t *testing.T, s *Sandbox, c engine.Command, args ...string) (string, error) {
 	t.Helper()
 	var out bytes.Buffer
-	c.Argv = append([]string{"/kaniko/executor"}, args...)
+	c.Argv = append([]string{"/.kaniko/executor"}, args...)
 	c.Stdout, c.Stderr = &out, &out
 	err := s.Run(t.Context(), c)
 	return out.String(), err
@@ -119,13 +119,13 @@ func TestSandboxShowsNothingOfTheHost(t *testing.T) {
 	}
 	defer leak.Close()
 
-	got := mustRun(t, s, engine.Command{}, "ls", "/", "/etc", "/kaniko", "/tmp", "/workspace", "/dev")
-	want := "/dev /etc /kaniko /proc /tmp /workspace /etc/hosts /etc/resolv.conf /kaniko/.docker /kaniko/executor /kaniko/ssl " +
+	got := mustRun(t, s, engine.Command{}, "ls", "/", "/etc", "/.kaniko", "/kaniko", "/tmp", "/workspace", "/dev")
+	want := "/.kaniko /dev /etc /kaniko /proc /tmp /workspace /etc/hosts /etc/resolv.conf /.kaniko/.docker /.kaniko/executor /.kaniko/ssl " +
 		"/dev/fd /dev/full /dev/null /dev/ptmx /dev/pts /dev/random /dev/shm /dev/stderr /dev/stdin /dev/stdout /dev/tty /dev/urandom /dev/zero"
 	if strings.Join(strings.Fields(got), " ") != want {
 		t.Errorf("root holds\n%s\nwant\n%s", got, want)
 	}
-	if got := mustRun(t, s, engine.Command{Env: []string{"X=a b\n\xff"}}, "env"); got != "X=a b\n\xff\ncontainer=pipegen\nSSL_CERT_DIR=/kaniko/ssl/certs\n" {
+	if got := mustRun(t, s, engine.Command{Env: []string{"X=a b\n\xff"}}, "env"); got != "X=a b\n\xff\ncontainer=pipegen\nSSL_CERT_DIR=/.kaniko/ssl/certs\n" {
 		t.Errorf("environment is %q", got)
 	}
 	if got := mustRun(t, s, engine.Command{Dir: "/workspace"}, "ids"); got != "uid=0 gid=0 pid=8 ppid=1 host=pipegen dir=/workspace tty=false\n" &&
@@ -137,7 +137,7 @@ func TestSandboxShowsNothingOfTheHost(t *testing.T) {
 	}
 	// Kaniko keeps out of images what is a mount of its own.
 	mounts := mustRun(t, s, engine.Command{}, "cat", "/proc/self/mountinfo")
-	for _, m := range []string{"/etc/hosts", "/etc/resolv.conf", "/kaniko/executor", "/proc", "/dev"} {
+	for _, m := range []string{"/etc/hosts", "/etc/resolv.conf", "/.kaniko/executor", "/proc", "/dev"} {
 		if !strings.Contains(mounts, " "+m+" ") {
 			t.Errorf("%s is no mount:\n%s", m, mounts)
 		}
@@ -250,7 +250,7 @@ func TestSandboxExit(t *testing.T) {
 			t.Errorf("%v: %v, want %s", c.args, err, c.text)
 		}
 	}
-	for _, argv := range [][]string{nil, {"executor"}, {"/kaniko/none"}, {"/etc/hosts"}} {
+	for _, argv := range [][]string{nil, {"executor"}, {"/.kaniko/none"}, {"/etc/hosts"}} {
 		var exit *ExitError
 		if err := s.Run(t.Context(), engine.Command{Argv: argv}); err == nil || errors.As(err, &exit) {
 			t.Errorf("running %q: %v", argv, err)
@@ -270,9 +270,9 @@ func TestSandboxCancel(t *testing.T) {
 			file := filepath.Join(host, "file")
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			argv := []string{"/kaniko/executor", c.name, "/host/file"}
+			argv := []string{"/.kaniko/executor", c.name, "/host/file"}
 			if c.name == "tree" {
-				argv = []string{"/kaniko/executor", "tree", "3", "/host/file"}
+				argv = []string{"/.kaniko/executor", "tree", "3", "/host/file"}
 			}
 			var out bytes.Buffer // its pipe stays open as long as any of the processes lives
 			go func() {
@@ -294,7 +294,7 @@ func TestSandboxCancel(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := s.Run(ctx, engine.Command{Argv: []string{"/kaniko/executor", "stay"}}); !errors.Is(err, context.Canceled) {
+	if err := s.Run(ctx, engine.Command{Argv: []string{"/.kaniko/executor", "stay"}}); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled before, it gives %v", err)
 	}
 }
@@ -357,7 +357,7 @@ func TestSandboxEndsWithItsCaller(t *testing.T) {
 			t.Fatal(err)
 		}
 		err = s.Run(t.Context(), engine.Command{
-			Argv:   []string{"/kaniko/executor", "tree", "3", "/tmp/file"},
+			Argv:   []string{"/.kaniko/executor", "tree", "3", "/tmp/file"},
 			Stdout: os.Stdout,
 		})
 		t.Fatalf("it ended by itself: %v", err)

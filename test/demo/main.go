@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -102,28 +103,23 @@ func (d demo) publishAll(ctx context.Context) (string, error) {
 	return "", fmt.Errorf("the registry holds no builder image: %s", strings.Join(tags, " "))
 }
 
-// change commits a change of one project and
-// takes it from the plan to the registry.
+// change commits a change of one project and takes it from the plan to the
+// registry.
 func (d demo) change(ctx context.Context, builder string) (*plan.Plan, error) {
-	say("A change: the greeting of one project.")
-	if err := d.Write("projects/greeter/greeting.txt", "Hello again from a multi-arch image.\n"); err != nil {
-		return nil, err
-	}
-	if err := d.Commit(ctx, "Greet again"); err != nil {
-		return nil, err
-	}
-	if err := d.show(ctx, 0, "diff", "--base", "HEAD~1", "--head", "HEAD"); err != nil {
-		return nil, err
-	}
-	if err := d.show(ctx, 0, "plan", "--base", "HEAD~1"); err != nil {
+	say("From now on CI builds in the builder image that was published above, and one greeting changes.")
+	if err := errors.Join(
+		d.Write("pipegen.yaml", d.Config(builder)),
+		d.Commit(ctx, "Build in our own image"),
+		d.Write("projects/greeter/greeting.txt", "Hello again from a multi-arch image.\n"),
+		d.Commit(ctx, "Greet again"),
+	); err != nil {
 		return nil, err
 	}
 	if err := d.show(ctx, 0, "plan", "--base", "HEAD~1", "-f", "json", "-o", "plan.json"); err != nil {
 		return nil, err
 	}
-	say("As a GitLab child pipeline; its jobs run in the builder image published above.")
-	d.env = append(d.env, "PIPEGEN_IMAGE="+builder)
-	if err := d.show(ctx, 70, "render", "gitlab", "--plan", "plan.json"); err != nil {
+	say("As a GitLab child pipeline.")
+	if err := d.show(ctx, 34, "render", "gitlab", "--plan", "plan.json"); err != nil {
 		return nil, err
 	}
 	say("Built here with Kaniko, each build in a root of its own, and published.")
@@ -145,7 +141,7 @@ func (d demo) change(ctx context.Context, builder string) (*plan.Plan, error) {
 }
 
 // show runs pipegen in the monorepo as a person would see it. With limit, that
-// many lines of its output are shown.
+// many lines of its output are shown from either end.
 func (d demo) show(ctx context.Context, limit int, args ...string) error {
 	fmt.Printf("\n$ pipegen %s\n", strings.Join(args, " "))
 	cmd := exec.CommandContext(ctx, d.Pipegen, args...) //nolint:gosec // the binary that was just built
@@ -158,12 +154,11 @@ func (d demo) show(ctx context.Context, limit int, args ...string) error {
 		cmd.Stdout = &output
 	}
 	err := cmd.Run()
-	if lines := strings.SplitAfter(output.String(), "\n"); limit > 0 && len(lines) > limit {
-		fmt.Print(strings.Join(lines[:limit], ""))
-		fmt.Printf("… %d more lines\n", len(lines)-limit-1)
-	} else {
-		fmt.Print(output.String())
+	lines := slices.Collect(strings.Lines(output.String()))
+	if more := len(lines) - 2*limit; limit > 0 && more > 0 {
+		lines = slices.Replace(lines, limit, limit+more, fmt.Sprintf("… %d more lines …\n", more))
 	}
+	fmt.Print(strings.Join(lines, ""))
 	if err != nil {
 		return fmt.Errorf("pipegen %s: %w", args[0], err)
 	}

@@ -146,7 +146,7 @@ func newGitLab(t *testing.T) *gitlab {
 	program(t, "rsync", "apt-get install rsync")
 	pushBusybox(t, g.Monorepo)
 
-	config := fmt.Sprintf("registry: %s\nprojects: [projects/*]\ndefaults:\n  build_args:\n    BUSYBOX: %[1]s:busybox\n", g.Registry)
+	config := strings.ReplaceAll(g.Config(""), ":shell-latest", ":busybox")
 	if err := errors.Join(g.Write("pipegen.yaml", config), g.Commit(t.Context(), "Busybox in the builder image")); err != nil {
 		t.Fatal(err)
 	}

@@ -78,9 +78,6 @@ func (m *Monorepo) fill(ctx context.Context, root string, cache toolcache.Cache)
 	if err := Release(ctx, root, projects, []string{"amd64", "arm64"}, cache); err != nil {
 		return err
 	}
-	if _, err := cache.Install(ctx, toolcache.Executor); err != nil {
-		return err
-	}
 	m.Pipegen = filepath.Join(filepath.Dir(m.Dir), "bin", "pipegen")
 	if err := place(filepath.Join(projects, "builder", "release", "linux-"+runtime.GOARCH, "pipegen"), m.Pipegen); err != nil {
 		return err
@@ -89,7 +86,7 @@ func (m *Monorepo) fill(ctx context.Context, root string, cache toolcache.Cache)
 		return err
 	}
 	files := map[string]string{
-		"pipegen.yaml":                        fmt.Sprintf("registry: %s\nprojects: [projects/*]\ndefaults:\n  build_args:\n    # Stands in for Busybox, which is not to be had here.\n    BUSYBOX: %[1]s:shell-latest\n", m.Registry),
+		"pipegen.yaml":                        m.Config(""),
 		"rebuild-weekly.txt":                  "# A name, directory or glob a line.\nupstream\nprojects/checks\n",
 		"projects/upstream/build-config.yaml": fmt.Sprintf("upstream_repo: %s\nupstream_ref: %s\nadditional_tags: [latest]\n", m.Upstream, UpstreamTag),
 	}
@@ -105,6 +102,21 @@ func (m *Monorepo) fill(ctx context.Context, root string, cache toolcache.Cache)
 		}
 	}
 	return nil
+}
+
+// Config gives the monorepo's pipegen.yaml. With an image, all jobs run in it.
+func (m *Monorepo) Config(image string) string {
+	config := fmt.Sprintf(`registry: %s
+projects: [projects/*]
+defaults:
+  build_args:
+    # Stands in for Busybox, which is not to be had here.
+    BUSYBOX: %[1]s:shell-latest
+`, m.Registry)
+	if image != "" {
+		config += fmt.Sprintf("images:\n  pipegen: %s\n  kaniko: %[1]s\n", image)
+	}
+	return config
 }
 
 // Write writes a file of the monorepo.

@@ -73,16 +73,18 @@ func run(what string, args []string) error {
 		return run("cat", args[:1])
 	case "refused": // each must be refused
 		for name, try := range map[string]func() error{
-			"mount":        func() error { return syscall.Mount("tmpfs", "/tmp", "tmpfs", 0, "") },
-			"remount":      func() error { return syscall.Mount("", "/kaniko/executor", "", syscall.MS_REMOUNT|syscall.MS_BIND, "") },
-			"unmount":      func() error { return syscall.Unmount("/kaniko/executor", 0) },
+			"mount": func() error { return syscall.Mount("tmpfs", "/tmp", "tmpfs", 0, "") },
+			"remount": func() error {
+				return syscall.Mount("", "/.kaniko/executor", "", syscall.MS_REMOUNT|syscall.MS_BIND, "")
+			},
+			"unmount":      func() error { return syscall.Unmount("/.kaniko/executor", 0) },
 			"mknod":        func() error { return syscall.Mknod("/tmp/disk", syscall.S_IFBLK|0o666, 254<<8) },
 			"host name":    func() error { return syscall.Sethostname([]byte("x")) },
 			"pivot":        func() error { return syscall.PivotRoot("/tmp", "/tmp") },
 			"its root":     func() error { _, err := os.ReadDir("/proc/1/root/"); return err },
 			"the init":     func() error { _, err := os.Open("/proc/1/exe"); return err },
 			"its files":    func() error { _, err := os.Open("/proc/1/fd/3"); return err },
-			"the executor": func() error { return os.WriteFile("/kaniko/executor", nil, 0o755) },
+			"the executor": func() error { return os.WriteFile("/.kaniko/executor", nil, 0o755) },
 			"the kernel": func() error {
 				return os.WriteFile("/proc/sys/kernel/core_pattern", []byte("core"), 0o644)
 			},
