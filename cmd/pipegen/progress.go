@@ -1,23 +1,30 @@
 package main
 
 import (
-	"fmt"
+	"os"
 
-	"github.com/pipegen/pipegen/pkg/quote"
+	"golang.org/x/term"
+
+	"github.com/pipegen/pipegen/pkg/plan"
 	"github.com/pipegen/pipegen/pkg/runner"
 )
 
-type lines struct{ a *app }
-
-func (a *app) progress() runner.Observer { return lines{a} }
-
-func (l lines) Observe(e runner.Event) {
-	switch {
-	case e.Kind == runner.LogLine:
-		fmt.Fprintf(l.a.stderr, "[%s] %s\n", e.Build.ID, quote.Text(e.Line))
-	case e.Build != nil:
-		fmt.Fprintf(l.a.stderr, "[%s] %s %v\n", e.Build.ID, e.Kind, e.Err)
-	case e.Image != nil:
-		fmt.Fprintf(l.a.stderr, "[%s] %s %v %s\n", e.Image.Name, e.Kind, e.Err, e.Reason)
+// progress shows a run on stderr: live on a terminal, unless asked for lines.
+func (a *app) progress(metadata string) runner.Observer {
+	o := runner.ProgressOptions{
+		Format: runner.Format(a.logFormat), Logs: a.verbose,
+		LogPath: func(id string) string { return plan.LogFile(metadata, id) },
 	}
+	if f, ok := a.stderr.(*os.File); ok && term.IsTerminal(int(f.Fd())) && a.getenv("TERM") != "dumb" { //nolint:gosec // a descriptor is small
+		o.Terminal = true
+		o.Color = a.getenv("NO_COLOR") == ""
+		o.Size = func() (columns, rows int) {
+			columns, rows, err := term.GetSize(int(f.Fd())) //nolint:gosec // as above
+			if err != nil {
+				return 0, 0
+			}
+			return columns, rows
+		}
+	}
+	return runner.NewProgress(a.stderr, o)
 }

@@ -49,7 +49,7 @@ One failed build fails its image alone.`,
 			if err != nil {
 				return err
 			}
-			progress := a.progress()
+			progress := a.progress(w.metadata)
 			summary := runner.Execute(ctx, made, local, a.publisher(ctx, client, made, w.metadata, rollback), runner.Options{
 				Parallel: parallel, Observer: progress,
 			})

@@ -124,7 +124,7 @@ func (kaniko) Command(p *Prepared) Command {
 			argv = append(argv, "--ignore-path="+path)
 		}
 	}
-	argv = append(argv, "--log-format=text", "--log-timestamp=false", "--verbosity=info")
+	argv = append(argv, "--log-format=color", "--log-timestamp=false", "--verbosity=info")
 	if j.Sandbox != nil {
 		argv = append(argv, "--force")
 	}

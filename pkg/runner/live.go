@@ -63,7 +63,11 @@ func (l *live) Observe(e Event) {
 	above := l.update(e)
 	if e.Kind == RunFinished {
 		l.rows = nil
-		l.draw(above + table(*e.Summary, l.paint))
+		text := table(*e.Summary, l.paint)
+		if l.apart {
+			text = strings.TrimPrefix(text, "\n")
+		}
+		l.draw(text)
 		return
 	}
 	l.dirty = true
@@ -123,13 +127,15 @@ func (l *live) update(e Event) (above string) {
 			r.note = text
 		}
 		if l.o.Logs {
+			l.apart = false
 			above = prefixed(e, l.names, l.paint) + clean(e.Line) + "\n"
 		}
 	case BuildFinished:
 		r.state, r.ended, r.note = e.State, e.Time, ""
 		if e.State == Failed {
-			r.note = oneLine(e.Err)
+			r.note = cause(e)
 			above = l.tails.failure(e, l.o.LogPath, l.paint) + "\n"
+			l.apart = true
 		}
 	case ImagePublishing:
 		l.noteImage(e.Image, "publishing")

@@ -107,7 +107,7 @@ func message(e Event) (string, bool) {
 	case BuildFinished:
 		switch e.State {
 		case Failed:
-			return "failed after " + duration(e.Elapsed) + ": " + oneLine(e.Err), true
+			return "failed after " + duration(e.Elapsed) + ": " + cause(e), true
 		case Interrupted:
 			return "interrupted after " + duration(e.Elapsed), true
 		}
@@ -173,7 +173,7 @@ func (t tails) failure(e Event, logPath func(string) string, p paint) string {
 	delete(t, e.Build.ID)
 	lines = lines[max(0, len(lines)-tailLines):]
 	var b strings.Builder
-	fmt.Fprintf(&b, "\n%s %s failed after %s: %s\n", p.red("✗"), p.bold(quote.Text(e.Build.ID)), duration(e.Elapsed), oneLine(e.Err))
+	fmt.Fprintf(&b, "\n%s %s failed after %s: %s\n", p.red("✗"), p.bold(quote.Text(e.Build.ID)), duration(e.Elapsed), cause(e))
 	for _, l := range lines {
 		b.WriteString(p.dim("│") + " " + clean(l) + "\n")
 	}
@@ -193,7 +193,12 @@ func clean(line string) string {
 
 // oneLine gives an error for a line of text.
 func oneLine(err error) string {
-	return clean(strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; "))
+	return clean(strings.NewReplacer(":\n", ": ", "\n", "; ").Replace(strings.TrimSpace(err.Error())))
+}
+
+// cause gives the error of a build where its id is shown already.
+func cause(e Event) string {
+	return strings.TrimPrefix(oneLine(e.Err), "build "+e.Build.ID+": ")
 }
 
 func tags(p *plan.Published) string {
