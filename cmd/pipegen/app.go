@@ -21,8 +21,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -85,8 +87,7 @@ func exitCode(err error) int {
 
 // report shows an error and its hint. Faults have a line each.
 func (a *app) report(err error) {
-	var faults config.Faults
-	if errors.As(err, &faults) {
+	if faults, ok := errors.AsType[config.Faults](err); ok {
 		for _, f := range faults {
 			a.fault(f)
 		}
@@ -165,35 +166,41 @@ func (a *app) write(file string, data []byte) error {
 	return writeFile(file, data)
 }
 
-// writeFile writes to a temporary name beside the file and renames it.
+// writeFile writes to a temporary name beside the file and renames it. What is
+// no regular file (a pipe, /dev/stdout) is written to as it is.
 func writeFile(file string, data []byte) error {
-	tmp, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+".*")
-	if err != nil {
-		return fmt.Errorf("writing %s: %w", file, err)
-	}
-	defer os.Remove(tmp.Name())
-	_, err = tmp.Write(data)
-	if err == nil {
-		err = tmp.Chmod(0o644)
-	}
-	if closing := tmp.Close(); err == nil {
-		err = closing
-	}
-	if err == nil {
-		err = os.Rename(tmp.Name(), file)
-	}
-	if err != nil {
+	if err := replace(file, data); err != nil {
+		if perr, ok := errors.AsType[*fs.PathError](err); ok {
+			err = perr.Err // the temporary name says nothing to the user
+		}
 		return fmt.Errorf("writing %s: %w", file, err)
 	}
 	return nil
 }
 
+func replace(file string, data []byte) error {
+	if real, err := filepath.EvalSymlinks(file); err == nil {
+		file = real
+	}
+	if info, err := os.Stat(file); err == nil && !info.Mode().IsRegular() {
+		return os.WriteFile(file, data, 0o644)
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+".*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name())
+	_, err = tmp.Write(data)
+	if err = errors.Join(err, tmp.Chmod(0o644), tmp.Close()); err != nil {
+		return err
+	}
+	return os.Rename(tmp.Name(), file)
+}
+
 // format checks the value of -f.
 func format(value string, among ...string) error {
-	for _, f := range among {
-		if value == f {
-			return nil
-		}
+	if slices.Contains(among, value) {
+		return nil
 	}
 	err := failure.Input("-f %q: this command writes %s", value, strings.Join(among, ", "))
 	if near := config.Nearest(value, among); near != "" {

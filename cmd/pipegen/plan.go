@@ -56,16 +56,19 @@ func (a *app) makePlan(ctx context.Context, p planning, names []string) (*plan.P
 	if err != nil {
 		return nil, nil, err
 	}
-	made, warnings, err := c.Plan(ctx, plan.ParseSelection(p.selects, names), func(ctx context.Context, repo, ref string, auth *config.UpstreamAuth) (string, error) {
+	sel := plan.ParseSelection(p.selects, names).Or(c.CI.Event)
+	made, warnings, err := c.Plan(ctx, sel, func(ctx context.Context, repo, ref string, auth *config.UpstreamAuth) (string, error) {
 		return engine.ResolveRef(ctx, repo, ref, auth, a.getenv)
 	})
 	a.warnings(warnings)
 	if err != nil {
 		return nil, c, err
 	}
-	if c.Base.Usable {
+	switch {
+	case !sel.Changed:
+	case c.Base.Usable:
 		a.note("base %.7s: %s", c.Base.Commit, c.Base.How)
-	} else {
+	default:
 		a.note("no base, so everything counts as changed: %s", c.Base.Why)
 	}
 	if c.Dirty && c.CI.System != "" {

@@ -15,11 +15,11 @@ func (a *app) progress(metadata string) runner.Observer {
 		Format: runner.Format(a.logFormat), Logs: a.verbose,
 		LogPath: func(id string) string { return plan.LogFile(metadata, id) },
 	}
-	if f, ok := a.stderr.(*os.File); ok && term.IsTerminal(int(f.Fd())) && a.getenv("TERM") != "dumb" { //nolint:gosec // a descriptor is small
+	if f, ok := a.stderr.(*os.File); ok && term.IsTerminal(int(f.Fd())) && a.getenv("TERM") != "dumb" {
 		o.Terminal = true
 		o.Color = a.getenv("NO_COLOR") == ""
 		o.Size = func() (columns, rows int) {
-			columns, rows, err := term.GetSize(int(f.Fd())) //nolint:gosec // as above
+			columns, rows, err := term.GetSize(int(f.Fd()))
 			if err != nil {
 				return 0, 0
 			}

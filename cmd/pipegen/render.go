@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -18,10 +19,8 @@ import (
 var systems = []string{"gitlab"}
 
 func knownSystem(name string) error {
-	for _, s := range systems {
-		if s == name {
-			return nil
-		}
+	if slices.Contains(systems, name) {
+		return nil
 	}
 	err := failure.Input("%q is no CI system that pipegen writes for", name)
 	if near := config.Nearest(name, systems); near != "" {

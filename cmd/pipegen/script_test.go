@@ -52,7 +52,7 @@ func TestScripts(t *testing.T) {
 }
 
 func setUp(env *testscript.Env) error {
-	kept := env.Vars[:0]
+	var kept []string
 	for _, v := range env.Vars {
 		leaks := false
 		for _, prefix := range ciVariables {
@@ -62,10 +62,11 @@ func setUp(env *testscript.Env) error {
 			kept = append(kept, v)
 		}
 	}
-	env.Vars = append(kept,
+	kept = append(kept,
 		"HOME="+filepath.Join(env.WorkDir, ".home"), "XDG_CACHE_HOME="+filepath.Join(env.WorkDir, ".cache"),
 		"GIT_CONFIG_GLOBAL="+filepath.Join(env.WorkDir, ".gitconfig"), "GIT_CONFIG_SYSTEM=/dev/null",
 		"GIT_AUTHOR_DATE=2026-11-21T01:02:03Z", "GIT_COMMITTER_DATE=2026-11-21T01:02:03Z")
+	env.Vars = kept
 	if err := os.MkdirAll(filepath.Join(env.WorkDir, ".home"), 0o755); err != nil {
 		return err
 	}

@@ -91,7 +91,7 @@ func sortChanges(changes []Change) {
 	slices.SortFunc(changes, func(a, b Change) int { return cmp.Compare(a.Path, b.Path) })
 }
 
-// parseRawDiff reads what git diff-tree and diff-files print with --raw -z
+// parseRawDiff reads what git diff and diff-files print with --raw -z
 // --no-renames: ":MODE MODE ID ID STATUS" NUL path NUL, again and again. Each
 // path is passed on with its status letter.
 func parseRawDiff(out []byte, each func(status byte, path string) error) error {

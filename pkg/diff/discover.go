@@ -81,13 +81,13 @@ func gitDirOf(dir string) (string, error) {
 }
 
 func isGitDir(dir string) bool {
-	if _, err := os.Lstat(filepath.Join(dir, "HEAD")); err != nil {
+	if _, err := os.Lstat(filepath.Join(dir, "HEAD")); err != nil { //nolint:gosec // a .git file may name any directory
 		return false
 	}
-	if _, err := os.Stat(filepath.Join(dir, "commondir")); err == nil {
+	if _, err := os.Stat(filepath.Join(dir, "commondir")); err == nil { //nolint:gosec // as above
 		return true
 	}
-	info, err := os.Stat(filepath.Join(dir, "objects"))
+	info, err := os.Stat(filepath.Join(dir, "objects")) //nolint:gosec // as above
 	return err == nil && info.IsDir()
 }
 

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -45,7 +46,7 @@ func (s *store) ignorePatterns() ([]pattern, error) {
 }
 
 func readIgnore(name, base string) ([]pattern, error) {
-	text, err := os.ReadFile(name)
+	text, err := os.ReadFile(name) //nolint:gosec // the file that git would read
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 		return nil, nil
 	}
@@ -95,9 +96,9 @@ func trimBlanks(line string) string {
 // isIgnored says whether the last of patterns that matches a path ignores it.
 // Whether one of its directories is ignored the caller knows.
 func isIgnored(patterns []pattern, path string, dir bool) bool {
-	for i := len(patterns) - 1; i >= 0; i-- {
-		if patterns[i].matches(path, dir) {
-			return !patterns[i].negated
+	for _, p := range slices.Backward(patterns) {
+		if p.matches(path, dir) {
+			return !p.negated
 		}
 	}
 	return false

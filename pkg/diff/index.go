@@ -127,7 +127,7 @@ func (w *walk) dir(dir string, patterns []pattern, ignored bool) error {
 		if err != nil {
 			return err
 		}
-		patterns = append(patterns[:len(patterns):len(patterns)], more...)
+		patterns = append(slices.Clip(patterns), more...)
 	}
 	for _, c := range children {
 		if c.Name() == ".git" {

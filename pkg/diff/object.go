@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -37,7 +38,20 @@ type treeEntry struct {
 
 func (e treeEntry) isDir() bool { return e.mode == modeDir }
 
-func octal(mode uint32) string { return fmt.Sprintf("%06o", mode) }
+// octal gives a canonical mode as git writes it in six digits.
+func octal(mode uint32) string {
+	switch mode {
+	case modeFile:
+		return "100644"
+	case modeProgram:
+		return "100755"
+	case modeLink:
+		return "120000"
+	case modeDir:
+		return "040000"
+	}
+	return "160000"
+}
 
 // parseTree reads a tree object: "MODE name" NUL id, again and again, where
 // an id has idLen bytes. Modes are made canonical as git does when it compares.
@@ -106,7 +120,7 @@ func parseCommit(id string, data []byte) (Commit, error) {
 			}
 		}
 	}
-	for _, hash := range append(c.Parents[:len(c.Parents):len(c.Parents)], c.Tree) {
+	for _, hash := range append(slices.Clip(c.Parents), c.Tree) {
 		if !isHash(hash) || len(hash) != len(id) {
 			return Commit{}, fmt.Errorf("commit %s is malformed", short(id))
 		}

@@ -191,7 +191,7 @@ func hashFile(name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer f.Close() //nolint:errcheck // only read from
+	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
 		return "", err
@@ -234,14 +234,14 @@ func readConfig(l layout) (map[string][]string, error) {
 }
 
 func readConfigFile(name string, into map[string][]string) error {
-	f, err := os.Open(name)
+	f, err := os.Open(name) //nolint:gosec // the file that git would read
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || name == "" {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("reading git's configuration: %w", err)
 	}
-	defer f.Close() //nolint:errcheck // only read from
+	defer f.Close()
 	parsed := formatconfig.New()
 	if err := formatconfig.NewDecoder(bufio.NewReader(f)).Decode(parsed); err != nil {
 		return failure.Input("git's configuration %s: %w", name, err)

@@ -42,8 +42,7 @@ func WithHint(err error, format string, args ...any) error {
 
 // Hint gives the outermost hint of err, or "".
 func Hint(err error) string {
-	var h hinted
-	if errors.As(err, &h) {
+	if h, ok := errors.AsType[hinted](err); ok {
 		return h.hint
 	}
 	return ""

@@ -162,8 +162,7 @@ func (c *candidate) dockerfileEdges(registry string, fsys fs.FS, byRef map[strin
 func dockerfileFault(c *candidate, file string, err error) config.Fault {
 	f := config.Fault{File: file, Line: 1, Column: 1, Severity: config.Warning, Rule: "dockerfile", Message: err.Error(),
 		Hint: "image " + c.name + " is planned without what this Dockerfile is built on"}
-	var syntax *dockerfile.SyntaxError
-	if errors.As(err, &syntax) {
+	if syntax, ok := errors.AsType[*dockerfile.SyntaxError](err); ok {
 		f.Line, f.Message = max(syntax.Line, 1), syntax.Msg
 	}
 	return f

@@ -62,10 +62,7 @@ func Compute(ctx context.Context, in Input) (*Plan, config.Faults, error) {
 		return nil, nil, err
 	}
 
-	sel := in.Selection
-	if sel.empty() {
-		sel = defaultSelection(in.CI.Event)
-	}
+	sel := in.Selection.Or(in.CI.Event)
 	if err := sel.choose(cs, &in); err != nil {
 		return nil, nil, err
 	}

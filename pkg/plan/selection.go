@@ -60,11 +60,13 @@ func (s Selection) String() string {
 	return strings.Join(append(out, s.Names...), ",")
 }
 
-func (s Selection) empty() bool { return !s.Changed && !s.All && !s.Weekly && len(s.Names) == 0 }
-
-// defaultSelection is what an event asks for when the user asks for nothing.
-func defaultSelection(event string) Selection {
-	if event == "schedule" {
+// Or gives s, or what an event asks for when the user asks for nothing: weekly
+// for a schedule, changed for all others.
+func (s Selection) Or(event string) Selection {
+	switch {
+	case s.Changed || s.All || s.Weekly || len(s.Names) > 0:
+		return s
+	case event == diff.EventSchedule:
 		return Selection{Weekly: true}
 	}
 	return Selection{Changed: true}

@@ -28,6 +28,7 @@ type live struct {
 	names   int
 	drawn   int // lines of the frame on the screen
 	dirty   bool
+	apart   bool // whether an empty line is above the lines
 	tails   tails
 	stop    chan struct{}
 	stopped sync.WaitGroup
@@ -142,7 +143,7 @@ func (l *live) update(e Event) (above string) {
 	case ImagePublished:
 		l.noteImage(e.Image, "published")
 	case ImageFailed:
-		l.noteImage(e.Image, "not published: "+oneLine(e.Err))
+		l.noteImage(e.Image, "not published")
 	case ImageSkipped:
 		for _, r := range l.byImage[e.Image] {
 			r.state, r.note = Skipped, quote.Text(e.Reason)

@@ -46,7 +46,7 @@ func TestGitLab(t *testing.T) {
 		for platform, processor := range both {
 			machine(t, files(t, shell[platform])["bin/sh"], processor)
 		}
-		if got := execute(t, files(t, shell["linux/amd64"])["bin/sh"], "-c", "echo it runs"); got != "it runs\n" {
+		if got := execute(t, files(t, shell["linux/amd64"]), "bin/sh", "-c", "echo it runs"); got != "it runs\n" {
 			t.Errorf("the shell says %q", got)
 		}
 		greeter := index(t, g.Monorepo, dated(t, g.Monorepo, "greeter"), platforms...)
@@ -54,7 +54,7 @@ func TestGitLab(t *testing.T) {
 			standsOn(t, greeter[platform], shell[platform])
 		}
 		stages := index(t, g.Monorepo, dated(t, g.Monorepo, "stages"), "linux/amd64")["linux/amd64"]
-		if got := execute(t, files(t, stages)["bin/busybox"], "echo", "busybox runs"); got != "busybox runs\n" {
+		if got := execute(t, files(t, stages), "bin/busybox", "echo", "busybox runs"); got != "busybox runs\n" {
 			t.Errorf("Busybox says %q", got)
 		}
 		if log := g.read(t, ".pipegen/builds/stages@amd64.log"); !strings.Contains(log, "after the clean-up sha256:") {
@@ -63,8 +63,12 @@ func TestGitLab(t *testing.T) {
 	})
 
 	t.Run("nothing", func(t *testing.T) {
+		before := g.head(t)
+		if err := errors.Join(g.Write("projects/shell/README.md", "# shell\n"), g.Commit(t.Context(), "A shorter README")); err != nil {
+			t.Fatal(err)
+		}
 		g.clean(t)
-		out := g.run(t, []string{"CI_COMMIT_BEFORE_SHA=" + g.head(t)})
+		out := g.run(t, []string{"CI_COMMIT_BEFORE_SHA=" + before})
 		if !strings.Contains(out, "nothing to build") || strings.Contains(out, "FAIL") {
 			t.Errorf("want one job that says that there is nothing to build:\n%s", out)
 		}
@@ -111,7 +115,6 @@ func TestGitLab(t *testing.T) {
 	t.Run("parent and child", func(t *testing.T) {
 		before := g.head(t)
 		if err := errors.Join(
-			g.Write("projects/shell/README.md", "# shell\n"),
 			g.Write("projects/greeter/greeting.txt", "Hello from the child.\n"),
 			g.Commit(t.Context(), "Another greeting"),
 		); err != nil {
@@ -205,7 +208,7 @@ func (g *gitlab) enter(t *testing.T, builder v1.Image) {
 set -euo pipefail
 root=$(mktemp -d %[1]s/XXXXXX)
 trap 'rm -rf --one-file-system "$root"' EXIT
-cp -al %[2]s/. "$root"
+cp -a --reflink=auto %[2]s/. "$root"
 mkdir -p "$root"/{proc,dev,etc,tmp} "$root$PWD"
 unshare --mount --pid --fork --kill-child bash -ec '
 	root=$1; shift

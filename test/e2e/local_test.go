@@ -31,7 +31,7 @@ func TestRunAll(t *testing.T) {
 	for platform, processor := range both {
 		machine(t, files(t, shell[platform])["bin/sh"], processor)
 	}
-	if got := execute(t, files(t, shell["linux/amd64"])["bin/sh"], "-c", "echo it runs"); got != "it runs\n" {
+	if got := execute(t, files(t, shell["linux/amd64"]), "bin/sh", "-c", "echo it runs"); got != "it runs\n" {
 		t.Errorf("the shell says %q", got)
 	}
 
@@ -181,7 +181,7 @@ func TestInterrupt(t *testing.T) {
 	if err := m.Write("projects/endless/build-config.yaml", "platforms: [linux/amd64]\n"); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.Write("projects/endless/Dockerfile", "FROM "+m.Registry+":busybox\nRUN echo "+mark+" begins && sleep 3600 # "+mark+"\n"); err != nil {
+	if err := m.Write("projects/endless/Dockerfile", "FROM "+m.Registry+":busybox\nRUN sleep 3600; echo "+mark+"\n"); err != nil {
 		t.Fatal(err)
 	}
 	if err := m.Commit(t.Context(), "A build without end"); err != nil {

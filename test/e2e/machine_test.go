@@ -170,11 +170,11 @@ func machine(t *testing.T, program []byte, want elf.Machine) {
 // both are the platforms of most projects, and the processors of their programs.
 var both = map[string]elf.Machine{"linux/amd64": elf.EM_X86_64, "linux/arm64": elf.EM_AARCH64}
 
-// execute runs a program out of an image.
-func execute(t *testing.T, program []byte, args ...string) string {
+// execute runs a program out of the files of an image and gives what it says.
+func execute(t *testing.T, files map[string][]byte, program string, args ...string) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "program")
-	if err := os.WriteFile(path, program, 0o755); err != nil {
+	path := filepath.Join(t.TempDir(), filepath.Base(program))
+	if err := os.WriteFile(path, files[program], 0o755); err != nil {
 		t.Fatal(err)
 	}
 	out, err := exec.CommandContext(t.Context(), path, args...).Output()
