@@ -18,7 +18,7 @@ func TestAddingAProject(t *testing.T) {
 		t.Fatal(err)
 	}
 	commands := console(string(page))
-	if strings.Count(commands, "pipegen ") < 6 {
+	if strings.Count(commands, "pipegen ") < 5 {
 		t.Fatalf("the page has hardly any commands:\n%s", commands)
 	}
 	script := filepath.Join(t.TempDir(), "adding-a-project.txtar")

@@ -154,7 +154,11 @@ func (r *Repo) connect(ctx context.Context, from, base string, head Commit, fork
 		if rel.ancestor {
 			return usable(base, from), nil
 		}
-		if !rel.headCut && (!forked || !rel.baseCut) {
+		ends := rel.headCut
+		if forked {
+			ends = append(ends, rel.baseCut...)
+		}
+		if len(ends) == 0 {
 			switch {
 			case forked && rel.mergeBase != "":
 				return usable(rel.mergeBase, "merge-base with "+from), nil
@@ -163,7 +167,7 @@ func (r *Repo) connect(ctx context.Context, from, base string, head Commit, fork
 			}
 			return unusable(from, "%s is not an ancestor of the head (force push)", short(base)), nil
 		}
-		if err := r.deepen(limited, steps, head.Hash, base); err != nil {
+		if err := r.deepen(limited, steps, ends); err != nil {
 			return unusable(from, "this clone is too shallow to tell how %s leads to the head: %v", short(base), err), ctx.Err()
 		}
 	}

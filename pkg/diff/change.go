@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/pipegen/pipegen/pkg/quote"
 )
 
 // Change is one path that differs between base and head.
@@ -53,7 +55,7 @@ func (r *Repo) Changes(ctx context.Context, base, head string) ([]Change, error)
 	}
 	changes, err := r.backend.changes(ctx, from, c.Tree)
 	if err != nil {
-		return nil, fmt.Errorf("comparing %s with %s: %w", nameTree(base), head, err)
+		return nil, fmt.Errorf("comparing %s with %s: %w", quote.Text(nameTree(base)), quote.Text(head), err)
 	}
 	return changes, nil
 }

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/pipegen/pipegen/pkg/quote"
 )
 
 // Entry is one file, symbolic link or submodule.
@@ -35,7 +37,7 @@ func (r *Repo) Entries(ctx context.Context, rev string) ([]Entry, error) {
 		}
 		entries, err := r.backend.entries(ctx, c.Tree)
 		if err != nil {
-			return nil, fmt.Errorf("listing the files of %s: %w", rev, err)
+			return nil, fmt.Errorf("listing the files of %s: %w", quote.Text(rev), err)
 		}
 		return entries, nil
 	}

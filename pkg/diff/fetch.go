@@ -34,9 +34,10 @@ func (r *Repo) fetch(ctx context.Context, commit string) error {
 	return r.fetchCommits(ctx, []string{commit})
 }
 
-// deepen gets that many more commits of the history of commits. When there is
-// no more to get, or the bound is reached, that is an error.
-func (r *Repo) deepen(ctx context.Context, steps int, commits ...string) error {
+// deepen gets that many more commits of the history behind ends, which are ends
+// of a shallow clone: unlike the head the remote knows them for certain. When
+// there is no more to get, or the bound is reached, that is an error.
+func (r *Repo) deepen(ctx context.Context, steps int, ends []string) error {
 	if steps > lastDeepening {
 		return fmt.Errorf("%d more commits did not show it", 2*lastDeepening-firstDeepening)
 	}
@@ -45,7 +46,7 @@ func (r *Repo) deepen(ctx context.Context, steps int, commits ...string) error {
 	if err != nil {
 		return fmt.Errorf("reading the list of shallow commits: %w", err)
 	}
-	if err := r.fetchCommits(ctx, commits, "--deepen="+strconv.Itoa(steps)); err != nil {
+	if err := r.fetchCommits(ctx, ends, "--deepen="+strconv.Itoa(steps)); err != nil {
 		return err
 	}
 	after, err := os.ReadFile(list)

@@ -255,9 +255,12 @@ func (g *gitProgram) relation(ctx context.Context, base, head string) (relation,
 	}
 	out, err = g.run(ctx, nil, "rev-list", "--left-right", base+"..."+head, "--")
 	for line := range strings.FieldsSeq(string(out)) {
-		if shallow[line[1:]] {
-			rel.baseCut = rel.baseCut || line[0] == '<'
-			rel.headCut = rel.headCut || line[0] == '>'
+		switch id := line[1:]; {
+		case !shallow[id]:
+		case line[0] == '<':
+			rel.baseCut = append(rel.baseCut, id)
+		default:
+			rel.headCut = append(rel.headCut, id)
 		}
 	}
 	return rel, err

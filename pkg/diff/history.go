@@ -12,9 +12,9 @@ type relation struct {
 	ancestor bool
 	// Best common ancestor, or "". In a clone that lacks history there may be a better one.
 	mergeBase string
-	// Whether the clone lacks parents of commits that only head (or base) leads
-	// to: then an ancestor may be there that is not seen.
-	headCut, baseCut bool
+	// Commits that only head (or base) leads to and whose parents the clone lacks:
+	// beyond them an ancestor may be that is not seen.
+	headCut, baseCut []string
 }
 
 // Marks of a commit in a walk over history.
@@ -82,9 +82,14 @@ func relate(ctx context.Context, read func(context.Context, string) (Commit, err
 		if w.marks&common != 0 && w.marks&stale == 0 {
 			found = append(found, w)
 		}
-		if cut[w.Hash] && len(w.Parents) > 0 {
-			rel.baseCut = rel.baseCut || w.marks == fromBase
-			rel.headCut = rel.headCut || w.marks == fromHead
+		if !cut[w.Hash] || len(w.Parents) == 0 {
+			continue
+		}
+		switch w.marks {
+		case fromBase:
+			rel.baseCut = append(rel.baseCut, w.Hash)
+		case fromHead:
+			rel.headCut = append(rel.headCut, w.Hash)
 		}
 	}
 	slices.SortFunc(found, func(a, b *walked) int {

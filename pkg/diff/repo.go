@@ -230,7 +230,7 @@ func (r *Repo) Ancestor(ctx context.Context, older, newer string) (bool, error) 
 		return true, nil
 	}
 	rel, err := r.backend.relation(ctx, a.Hash, b.Hash)
-	if err == nil && !rel.ancestor && rel.headCut {
+	if err == nil && !rel.ancestor && len(rel.headCut) > 0 {
 		err = fmt.Errorf("history between %s and %s is %w", short(a.Hash), short(b.Hash), ErrMissing)
 	}
 	return rel.ancestor, err

@@ -149,6 +149,23 @@ func TestShallowCloneWithoutRemote(t *testing.T) {
 	}
 }
 
+// Commits of one's own, which the remote does not know, are no obstacle.
+func TestShallowCloneWithOwnCommits(t *testing.T) {
+	c, ids := long(t)
+	down := c.cloned("--depth=3", "--no-single-branch")
+	down.git("switch", "-q", "topic")
+	down.commit("own", "1")
+	r := opened(t, down.dir, backends(t)["git"])
+	head, err := r.Head(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	base, err := r.Base(t.Context(), CI{Event: EventLocal}, "", head)
+	if err != nil || base.Commit != ids["topic~20"] || base.How != "merge-base with origin/main" || !base.WorkTree {
+		t.Errorf("got %+v, %v", base, err)
+	}
+}
+
 func TestAskedBaseIsFetched(t *testing.T) {
 	c, ids := long(t)
 	down := c.cloned("--depth=3", "--single-branch")

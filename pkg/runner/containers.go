@@ -38,9 +38,10 @@ var keptNames = []string{
 	"CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP", "SETFCAP", "SYS_CHROOT", "AUDIT_WRITE",
 }
 
-// tryContainers asks for the version of the server behind docker or podman.
-func tryContainers(ctx context.Context, cli string) (version string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+// tryContainers asks docker or podman for its version, and runs the executor's
+// own version command in a container.
+func tryContainers(ctx context.Context, cli string, o SandboxOptions) (version string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	path, err := exec.LookPath(cli)
 	if err != nil {
@@ -53,9 +54,30 @@ func tryContainers(ctx context.Context, cli string) (version string, err error) 
 	cmd := exec.CommandContext(ctx, path, "version", "--format", format) //nolint:gosec // docker or podman
 	cmd.WaitDelay = time.Second
 	out, err := cmd.Output()
-	version = strings.TrimSpace(string(out))
+	version = quote.Text(strings.TrimSpace(string(out)))
 	if err != nil || version == "" {
 		return "", failure.WithHint(failure.Input("%s does not answer: %s", cli, firstLine(err)), "start it, and see that `%s version` shows a server", cli)
+	}
+	if executable(o.Executor) != nil {
+		return version, nil // which is a check of its own
+	}
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+		return "", err
+	}
+	dir, unlock, err := newDir(o.Dir)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	var said bytes.Buffer
+	program := filepath.Join(engine.SandboxDir, "executor")
+	err = (&containers{cli: cli, o: o}).run(ctx, dir, engine.Command{Argv: []string{program, "version"}, Stdout: &said, Stderr: &said})
+	if rmErr := os.RemoveAll(dir); err == nil {
+		err = rmErr
+	}
+	if err != nil {
+		line, _, _ := strings.Cut(strings.TrimSpace(said.String()), "\n")
+		return "", failure.WithHint(failure.Input("%s runs no container: %w: %s", cli, err, quote.Text(line)), "see that `%s run` works", cli)
 	}
 	return version, nil
 }
@@ -79,7 +101,7 @@ func (k *containers) run(ctx context.Context, dir string, c engine.Command) erro
 		return err
 	}
 	name := "pipegen-" + strings.ToLower(rand.Text()[:12])
-	argv, env := runArgs(name, image, k.o.Executor, c)
+	argv, env := runArgs(k.cli, name, image, k.o.Executor, c)
 	cmd := exec.Command(k.cli, argv...) //nolint:gosec // docker or podman, with arguments by argv
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = c.Stdout, c.Stderr
@@ -93,16 +115,16 @@ func (k *containers) run(ctx context.Context, dir string, c engine.Command) erro
 		select {
 		case <-ended:
 		case <-ctx.Done():
-			if k.do("stop", "--time", fmt.Sprint(int(k.o.grace.Seconds())), name) != nil {
-				_ = cmd.Process.Signal(os.Interrupt) // not there yet: give up making it
-			}
-			<-ended
-			_ = k.do("rm", "--force", name)
+			k.stop(name, ended)
+			_ = cmd.Process.Kill() // has ended, but for a server that hangs
 		}
 	}()
 	err = cmd.Wait()
 	close(ended)
 	<-stopped
+	if ctx.Err() != nil {
+		_ = k.do("rm", "--force", name)
+	}
 	var exit *exec.ExitError
 	switch {
 	case !errors.As(err, &exit):
@@ -113,6 +135,22 @@ func (k *containers) run(ctx context.Context, dir string, c engine.Command) erro
 		return &ExitError{Code: -1, Signal: "killed"}
 	}
 	return &ExitError{Code: exit.ExitCode()}
+}
+
+// stop asks a container to end until it has: one that is being made can only be
+// stopped once it runs, and giving up its making would leave it behind.
+func (k *containers) stop(name string, ended <-chan struct{}) {
+	limit := time.After(k.o.grace + 20*time.Second)
+	for {
+		_ = k.do("stop", "--time", fmt.Sprint(int(k.o.grace.Seconds())), name)
+		select {
+		case <-ended:
+			return
+		case <-limit:
+			return
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
 
 // do runs a command that ends a container, whatever has been cancelled.
@@ -128,13 +166,16 @@ func (k *containers) do(args ...string) error {
 // carries the command's own: its values stay out of the argument list, except
 // those of names that mean something to docker itself, and none of these is
 // secret.
-func runArgs(name, image, executor string, c engine.Command) (argv, env []string) {
+func runArgs(cli, name, image, executor string, c engine.Command) (argv, env []string) {
 	argv = []string{
 		"run", "--rm", "--name", name, "--pull", "never", "--log-driver", "none", "--network", "host", "--user", "0:0",
 		"--security-opt", "no-new-privileges", "--security-opt", "label=disable", "--cap-drop", "ALL",
 	}
-	for _, cap := range keptNames {
-		argv = append(argv, "--cap-add", cap)
+	if cli == string(Podman) {
+		argv = append(argv, "--ulimit", "host") // its own would be more than some hosts allow
+	}
+	for _, name := range keptNames {
+		argv = append(argv, "--cap-add", name)
 	}
 	mounts := append([]engine.Mount{{Host: executor, Inside: filepath.Join(engine.SandboxDir, "executor"), ReadOnly: true}}, c.Mounts...)
 	for _, m := range mounts {

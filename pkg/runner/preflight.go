@@ -81,7 +81,7 @@ func checkKinds(ctx context.Context, o SandboxOptions) []Check {
 		var err error
 		switch {
 		case k != Namespaces:
-			c.Detail, err = tryContainers(ctx, string(k))
+			c.Detail, err = tryContainers(ctx, string(k), o)
 		case os.Geteuid() == 0:
 			c.Detail, err = "as root, with capabilities reduced", tryNamespaces(ctx, o)
 		default:

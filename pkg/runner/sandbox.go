@@ -124,7 +124,7 @@ func choose(ctx context.Context, o SandboxOptions) (Kind, error) {
 	case Namespaces:
 		return Namespaces, tryNamespaces(ctx, o)
 	case Docker, Podman:
-		_, err := tryContainers(ctx, string(o.Kind))
+		_, err := tryContainers(ctx, string(o.Kind), o)
 		return o.Kind, err
 	case Auto:
 		err := tryNamespaces(ctx, o)
@@ -132,7 +132,7 @@ func choose(ctx context.Context, o SandboxOptions) (Kind, error) {
 			return Namespaces, nil
 		}
 		for _, k := range []Kind{Docker, Podman} {
-			if _, cliErr := tryContainers(ctx, string(k)); cliErr == nil {
+			if _, cliErr := tryContainers(ctx, string(k), o); cliErr == nil {
 				return k, nil
 			}
 		}

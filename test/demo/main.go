@@ -51,7 +51,7 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // what is left is in a temporary directory
+	defer os.RemoveAll(dir)
 
 	say("Preparing a scratch monorepo, its registry and an upstream repository on loopback.")
 	ctx, stop := context.WithCancel(ctx)
@@ -144,7 +144,7 @@ func (d demo) change(ctx context.Context, builder string) (*plan.Plan, error) {
 // many lines of its output are shown from either end.
 func (d demo) show(ctx context.Context, limit int, args ...string) error {
 	fmt.Printf("\n$ pipegen %s\n", strings.Join(args, " "))
-	cmd := exec.CommandContext(ctx, d.Pipegen, args...) //nolint:gosec // the binary that was just built
+	cmd := exec.CommandContext(ctx, d.Pipegen, args...)
 	cmd.Dir, cmd.Env = d.Dir, d.env
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 20 * time.Second

@@ -133,7 +133,7 @@ func (m *Monorepo) Commit(ctx context.Context, message string) error {
 }
 
 func git(ctx context.Context, dir string, args ...string) error {
-	cmd := exec.CommandContext(ctx, "git", args...) //nolint:gosec // our own arguments
+	cmd := exec.CommandContext(ctx, "git", args...)
 	cmd.Dir = dir
 	cmd.Env = Env(os.Environ())
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -158,7 +158,7 @@ func copyTree(from, to string) error {
 		if err != nil {
 			return err
 		}
-		data, err := os.ReadFile(path) //nolint:gosec // below a directory of ours
+		data, err := os.ReadFile(path)
 		if err != nil {
 			return err
 		}

@@ -49,7 +49,6 @@ func buildPipegen(ctx context.Context, root, arch, path string, log io.Writer) e
 	if err != nil {
 		version = []byte("unknown")
 	}
-	//nolint:gosec // the version comes from our own repository
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath",
 		"-ldflags=-s -w -X main.version="+strings.TrimSpace(string(version)), "-o", path, "./cmd/pipegen")
 	cmd.Dir = root
@@ -75,15 +74,15 @@ func certificates(ctx context.Context, cache toolcache.Cache, path string) error
 
 // applets makes dir anew, with a link to busybox for each line of list.
 func applets(list, dir string) error {
-	f, err := os.Open(list) //nolint:gosec // a file of the project
+	f, err := os.Open(list)
 	if err != nil {
 		return err
 	}
-	defer f.Close() //nolint:errcheck // only read
+	defer f.Close()
 	if err := os.RemoveAll(dir); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // goes into an image
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
 	lines := bufio.NewScanner(f)
@@ -100,13 +99,13 @@ func place(program, path string) error {
 	if err := os.RemoveAll(path); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // goes into an image
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
 	if os.Link(program, path) == nil {
 		return nil
 	}
-	data, err := os.ReadFile(program) //nolint:gosec // from the cache
+	data, err := os.ReadFile(program)
 	if err != nil {
 		return err
 	}
@@ -114,7 +113,7 @@ func place(program, path string) error {
 }
 
 func write(path string, data []byte, mode os.FileMode) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // goes into an image
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
 	return os.WriteFile(path, data, mode)

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/http/cgi" //nolint:gosec // git's own server program is a CGI
+	"net/http/cgi"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,7 +20,7 @@ const UpstreamTag = "v1.0.0"
 // file, with the tag [UpstreamTag].
 func makeUpstream(ctx context.Context, dir string) error {
 	work := dir + ".work"
-	defer os.RemoveAll(work) //nolint:errcheck // inside a directory that goes away
+	defer os.RemoveAll(work)
 	for name, text := range map[string]string{
 		"Dockerfile": "FROM scratch\nCOPY hello.txt /\n",
 		"hello.txt":  "Hello from upstream.\n",
@@ -62,7 +62,7 @@ func Serve(ctx context.Context, handler http.Handler) (string, error) {
 		return "", err
 	}
 	server := &http.Server{Handler: handler, ReadHeaderTimeout: time.Minute}
-	go server.Serve(listener) //nolint:errcheck // ends with ErrServerClosed
+	go func() { _ = server.Serve(listener) }()
 	context.AfterFunc(ctx, func() { _ = server.Close() })
 	return "http://" + listener.Addr().String(), nil
 }

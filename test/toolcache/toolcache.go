@@ -72,7 +72,7 @@ func Root() (string, error) {
 		return "", err
 	}
 	for {
-		mod, err := os.ReadFile(filepath.Join(dir, "go.mod")) //nolint:gosec // a fixed name above the working directory
+		mod, err := os.ReadFile(filepath.Join(dir, "go.mod"))
 		if err == nil && strings.HasPrefix(string(mod), "module github.com/pipegen/pipegen\n") {
 			return dir, nil
 		}
@@ -95,12 +95,12 @@ func (c Cache) Build(ctx context.Context, t Tool, arch string) (string, error) {
 		c.logf("%s for linux/%s: built before (%s)", t.Name, arch, path)
 		return path, nil
 	}
-	if err := os.MkdirAll(c.Dir, 0o755); err != nil { //nolint:gosec // programs for every user
+	if err := os.MkdirAll(c.Dir, 0o755); err != nil {
 		return "", err
 	}
 	start := time.Now()
 	part := filepath.Join(c.Dir, fmt.Sprintf(".%s-%s-%d", t.Name, arch, os.Getpid()))
-	defer os.Remove(part) //nolint:errcheck // gone when all went well
+	defer os.Remove(part)
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", part, t.Package)
 	cmd.Dir = c.Module
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch, "GOWORK=off")
