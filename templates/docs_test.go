@@ -22,8 +22,8 @@ func TestConfigurationReference(t *testing.T) {
 		case reflect.Pointer, reflect.Slice, reflect.Map:
 			walk(typ.Elem())
 		case reflect.Struct:
-			for i := range typ.NumField() {
-				field := typ.Field(i)
+			for field := range typ.Fields() {
+				field := field
 				key, _, _ := strings.Cut(field.Tag.Get("yaml"), ",")
 				if !strings.Contains(string(text), "`"+key+"`") {
 					t.Errorf("docs/configuration.md does not have `%s` of %s", key, typ.Name())

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
 
 	"github.com/invopop/jsonschema"
@@ -74,9 +75,7 @@ func Generate(in Input) ([]byte, error) {
 	for name, def := range s.Definitions {
 		finish(in, name, def)
 	}
-	for name, def := range defined {
-		s.Definitions[name] = def
-	}
+	maps.Copy(s.Definitions, defined)
 	data, err := json.Marshal(s)
 	if err != nil {
 		return nil, fmt.Errorf("writing the schema: %w", err)

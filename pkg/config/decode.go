@@ -342,8 +342,8 @@ func collectKeys(all map[reflect.Type]keys, types ...reflect.Type) map[reflect.T
 			}
 			k.names = slices.Sorted(maps.Keys(k.index))
 			all[t] = k
-			for i := range t.NumField() {
-				collectKeys(all, t.Field(i).Type)
+			for field := range t.Fields() {
+				collectKeys(all, field.Type)
 			}
 		}
 	}

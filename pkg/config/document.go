@@ -40,8 +40,7 @@ func read(fsys fs.FS, file string) ([]byte, Faults, error) {
 		return nil, Faults{{File: file, Severity: Error, Rule: rule, Message: fmt.Sprintf(format, args...), Hint: hint}}, nil
 	}
 	unreadable := func(err error) ([]byte, Faults, error) {
-		var perr *fs.PathError
-		if errors.As(err, &perr) {
+		if perr, ok := errors.AsType[*fs.PathError](err); ok {
 			err = perr.Err
 		}
 		return refuse("unreadable", "", "cannot be read: %s", quote.Text(err.Error()))

@@ -14,7 +14,7 @@ func wellFormed(t *testing.T, faults Faults) {
 		if f.File == "" || f.Rule == "" || f.Message == "" || f.Severity == "" || f.Line < 0 || f.Line > 0 && f.Column < 1 {
 			t.Errorf("%+v", f)
 		}
-		if strings.ContainsFunc(f.Message+f.Hint, func(r rune) bool { return isControl(r) }) {
+		if strings.ContainsFunc(f.Message+f.Hint, isControl) {
 			t.Errorf("a control character is in %+v", f)
 		}
 	}
@@ -84,8 +84,8 @@ func FuzzPairs(f *testing.F) {
 				t.Errorf("%q became %q", value, asMap[name])
 			}
 		}
-		read("build_args: {" + name + ": " + value + "}\n")
-		read("build_args:\n- " + name + "=" + value + "\n")
+		_, _ = read("build_args: {" + name + ": " + value + "}\n")
+		_, _ = read("build_args:\n- " + name + "=" + value + "\n")
 	})
 }
 

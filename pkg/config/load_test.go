@@ -266,7 +266,7 @@ func TestLinkToTheProjectItself(t *testing.T) {
 func TestFilesByThemselves(t *testing.T) {
 	fsys := tree(map[string]string{
 		"pipegen.yaml":          "projects: [nowhere]\nlayout: git\n",
-		"app/build-config.yaml": "platforms: [x]\n", "other/build-config.yaml": "name: x\n", "bad/build-config.yaml": "[",
+		"app/build-config.yaml": "platforms: [x]\n", "other/build-config.yaml": "name: x\n", "bad/build-config.yaml": "name: [",
 	})
 	p, err := LoadPipegen(fsys)
 	if err != nil || p.Layout != "git" || !slices.Equal(p.Projects, []string{"nowhere"}) {

@@ -30,10 +30,8 @@ type WeeklyEntry struct {
 // Matches says whether e means this image of p: by the image's name, the
 // project's name or its directory.
 func (e WeeklyEntry) Matches(p *Project, image string) bool {
-	for _, s := range []string{image, p.Config.Name, p.Dir} {
-		if s == e.Pattern {
-			return true
-		}
+	if slices.Contains([]string{image, p.Config.Name, p.Dir}, e.Pattern) {
+		return true
 	}
 	if !hasMeta(e.Pattern) {
 		return false

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"testing"
 )
@@ -40,9 +41,7 @@ func TestWeekly(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			fsys := tree(projects)
-			for name, f := range tree(map[string]string{"rebuild-weekly.txt": tt.text}) {
-				fsys[name] = f
-			}
+			maps.Copy(fsys, tree(map[string]string{"rebuild-weekly.txt": tt.text}))
 			repo, faults := load(t, fsys, paths(fsys), Options{})
 			var got []string
 			for _, e := range repo.Weekly {

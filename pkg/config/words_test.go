@@ -75,7 +75,7 @@ func TestParsePlatform(t *testing.T) {
 		"linux/amd64/v1": "linux/amd64", "linux/amd64/v3": "linux/amd64/v3", "linux/arm64/v8.2": "linux/arm64/v8.2", "windows/amd64": "windows/amd64",
 		"macos/arm64": "darwin/arm64", "linux/s390x": "linux/s390x",
 		"": "", "amd64": "", "linux": "", "linux/": "", "/amd64": "", "linux/amd65": "", "plan9/amd64": "", "linux/amd64/v9": "", "linux/s390x/v1": "", "linux/arm64/v8.x": "",
-		"linux/amd64/v3/x": "", "windows(10.0.17763)/amd64": "", "linux/amd64 ": "", "linux/*": "", "windows/s390x": "",
+		"linux/amd64/v3/x": "", "windows(10.0.17763)/amd64": "", "linux/*": "", "windows/s390x": "",
 	} {
 		p, err := ParsePlatform(s)
 		if (err != nil) != (want == "") || err == nil && p.String() != want {

@@ -64,8 +64,7 @@ func (c *Client) explain(ctx context.Context, op string, r Reference, err error)
 		return fmt.Errorf("%s %s: %w", op, r, context.Cause(ctx))
 	}
 	e := &Error{Op: op, Ref: r.String(), err: err}
-	var te *transport.Error
-	if errors.As(err, &te) {
+	if te, ok := errors.AsType[*transport.Error](err); ok {
 		e.Status = te.StatusCode
 		e.Message = said(te)
 		if len(te.Errors) > 0 {

@@ -53,7 +53,7 @@ func (c *Client) Head(ctx context.Context, ref string) (Descriptor, error) {
 	if err := transport.CheckError(resp, http.StatusOK); err != nil {
 		return Descriptor{}, c.explain(ctx, op, r, err)
 	}
-	d := Descriptor{MediaType: mediaType(resp), Digest: resp.Header.Get("Docker-Content-Digest"), Size: resp.ContentLength}
+	d := Descriptor{MediaType: mediaType(resp.Header), Digest: resp.Header.Get("Docker-Content-Digest"), Size: resp.ContentLength}
 	if d.MediaType == "" || d.Size < 0 || !digestPattern.MatchString(d.Digest) {
 		// Both headers are optional in the specification.
 		d, _, err = c.Get(ctx, ref)
@@ -73,18 +73,18 @@ func (c *Client) Get(ctx context.Context, ref string) (Descriptor, []byte, error
 	if err != nil {
 		return Descriptor{}, nil, err
 	}
-	resp, raw, err := c.fetch(ctx, r, "manifests/"+r.identifier(), manifestTypes)
+	header, raw, err := c.fetch(ctx, r, "manifests/"+r.identifier(), manifestTypes)
 	if err != nil {
 		return Descriptor{}, nil, c.explain(ctx, op, r, err)
 	}
-	d := Descriptor{MediaType: mediaType(resp), Digest: digestLike(r.Digest, raw), Size: int64(len(raw))}
+	d := Descriptor{MediaType: mediaType(header), Digest: digestLike(r.Digest, raw), Size: int64(len(raw))}
 	bad := func(format string, args ...any) (Descriptor, []byte, error) {
 		return Descriptor{}, nil, &Error{Op: op, Ref: r.String(), Message: fmt.Sprintf(format, args...)}
 	}
 	if r.Digest != "" && d.Digest != r.Digest {
 		return bad("the bytes that the registry sent have the digest %s", d.Digest)
 	}
-	if said := resp.Header.Get("Docker-Content-Digest"); r.Digest == "" && digestPattern.MatchString(said) && said != digestLike(said, raw) {
+	if said := header.Get("Docker-Content-Digest"); r.Digest == "" && digestPattern.MatchString(said) && said != digestLike(said, raw) {
 		return bad("the registry says that the digest is %s, but its bytes have %s", said, d.Digest)
 	}
 	if !IsIndex(d.MediaType) && !IsImage(d.MediaType) {
@@ -163,7 +163,7 @@ func (c *Client) do(ctx context.Context, method string, r Reference, path string
 
 // fetch reads a small body whole, and again when the connection breaks in
 // the middle of it.
-func (c *Client) fetch(ctx context.Context, r Reference, path, accept string) (*http.Response, []byte, error) {
+func (c *Client) fetch(ctx context.Context, r Reference, path, accept string) (http.Header, []byte, error) {
 	const attempts = 3
 	for attempt := 0; ; attempt++ {
 		resp, err := c.do(ctx, http.MethodGet, r, path, http.Header{"Accept": {accept}}, nil, false)
@@ -180,7 +180,7 @@ func (c *Client) fetch(ctx context.Context, r Reference, path, accept string) (*
 		case err == nil && len(raw) > maxManifest:
 			return nil, nil, fmt.Errorf("answered with more than %d bytes", maxManifest)
 		case err == nil:
-			return resp, raw, nil
+			return resp.Header, raw, nil
 		case ctx.Err() != nil || attempt+1 == attempts || !broken(err):
 			return nil, nil, err
 		}
@@ -191,8 +191,8 @@ func (c *Client) fetch(ctx context.Context, r Reference, path, accept string) (*
 }
 
 // mediaType gives the content type without its parameters.
-func mediaType(resp *http.Response) string {
-	t, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
+func mediaType(h http.Header) string {
+	t, _, _ := strings.Cut(h.Get("Content-Type"), ";")
 	return strings.TrimSpace(t)
 }
 

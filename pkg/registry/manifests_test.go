@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -228,8 +229,7 @@ func TestListPages(t *testing.T) {
 			if !strings.HasSuffix(r.URL.Path, "/tags/list") {
 				return false
 			}
-			var page int
-			fmt.Sscan(r.URL.Query().Get("page"), &page)
+			page, _ := strconv.Atoi(r.URL.Query().Get("page")) // none: the first
 			if n := next(page); n != "" {
 				w.Header().Set("Link", "<"+n+`>; rel="next"`)
 			}

@@ -101,7 +101,7 @@ func (k *containers) run(ctx context.Context, dir string, c engine.Command) erro
 		return err
 	}
 	name := "pipegen-" + strings.ToLower(rand.Text()[:12])
-	argv, env := runArgs(k.cli, name, image, k.o.Executor, c)
+	argv, env := runArgs(name, image, k.o.Executor, c)
 	cmd := exec.Command(k.cli, argv...) //nolint:gosec // docker or podman, with arguments by argv
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = c.Stdout, c.Stderr
@@ -166,13 +166,10 @@ func (k *containers) do(args ...string) error {
 // carries the command's own: its values stay out of the argument list, except
 // those of names that mean something to docker itself, and none of these is
 // secret.
-func runArgs(cli, name, image, executor string, c engine.Command) (argv, env []string) {
+func runArgs(name, image, executor string, c engine.Command) (argv, env []string) {
 	argv = []string{
 		"run", "--rm", "--name", name, "--pull", "never", "--log-driver", "none", "--network", "host", "--user", "0:0",
 		"--security-opt", "no-new-privileges", "--security-opt", "label=disable", "--cap-drop", "ALL",
-	}
-	if cli == string(Podman) {
-		argv = append(argv, "--ulimit", "host") // its own would be more than some hosts allow
 	}
 	for _, name := range keptNames {
 		argv = append(argv, "--cap-add", name)

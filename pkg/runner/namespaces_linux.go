@@ -140,7 +140,7 @@ func (n *namespaces) start(ctx context.Context, o order, stdout, stderr io.Write
 	defer reports.Close()
 
 	cmd := exec.Command(n.o.Self, initArg) //nolint:gosec // pipegen itself
-	cmd.Args[0] = "pipegen" // no path of the host is seen inside
+	cmd.Args[0] = "pipegen"                // no path of the host is seen inside
 	cmd.Env, cmd.Dir = []string{}, "/"
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	cmd.ExtraFiles = []*os.File{orders, answer}
