@@ -49,17 +49,6 @@ func ParseSelection(selects, names []string) Selection {
 	return s
 }
 
-// String gives the selection as --select takes it.
-func (s Selection) String() string {
-	var out []string
-	for i, on := range []bool{s.Changed, s.All, s.Weekly} {
-		if on {
-			out = append(out, words[i])
-		}
-	}
-	return strings.Join(append(out, s.Names...), ",")
-}
-
 // Or gives s, or what an event asks for when the user asks for nothing: weekly
 // for a schedule, changed for all others.
 func (s Selection) Or(event string) Selection {

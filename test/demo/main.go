@@ -135,7 +135,12 @@ func (d demo) change(ctx context.Context, builder string) (*plan.Plan, error) {
 		return nil, err
 	}
 	if len(p.Images) == 0 {
-		return nil, fmt.Errorf("the plan of the change holds no image")
+		return nil, errors.New("the plan of the change holds no image")
+	}
+	for _, build := range p.Images[0].Builds {
+		if build.BuilderImage != builder {
+			return nil, fmt.Errorf("%s is built in %q, not in %s", build.ID, build.BuilderImage, builder)
+		}
 	}
 	return p, nil
 }
