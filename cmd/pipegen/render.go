@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -112,7 +113,7 @@ func (a *app) commands(cmd *cobra.Command, b *bytes.Buffer, p *plan.Plan, root s
 		}
 		fmt.Fprintf(b, "pipegen manifest %s\n", quote.Shell(img.Name))
 		for _, t := range img.Tags {
-			fmt.Fprintf(b, "  %s:%s\n", quote.Text(img.Repository), t)
+			fmt.Fprintf(b, "  %s\n", quote.Text(strings.TrimPrefix(img.Repository+":"+t, ":")))
 		}
 	}
 	return nil

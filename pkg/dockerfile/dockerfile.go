@@ -24,6 +24,7 @@ type File struct {
 	args     []instructions.ArgCommand // before the first FROM
 	stages   []stage
 	findings []Finding
+	written  []destination
 }
 
 // stage is one FROM and what follows it.
@@ -34,6 +35,15 @@ type stage struct {
 	body body
 	// What stages that build on this one do first.
 	onbuild body
+	// As far as it is known: what the base image sets is not.
+	workdir string
+}
+
+// destination is where an instruction copies to.
+type destination struct {
+	line  int
+	stage string
+	path  string
 }
 
 // body is what matters of a stage's instructions.
@@ -107,9 +117,13 @@ func (f *File) add(st *stage, b *body, c instructions.Command, line int) {
 		if c.From != "" {
 			b.refs = append(b.refs, ref{line: line, by: byCopy, text: c.From})
 		}
+		f.writes(st, c.DestPath, line)
 		f.lackCopy(st.id, c, line)
 	case *instructions.AddCommand:
+		f.writes(st, c.DestPath, line)
 		f.lackAdd(st.id, c, line)
+	case *instructions.WorkdirCommand:
+		st.workdir = below(st.workdir, c.Path)
 	case *instructions.RunCommand:
 		for i, m := range instructions.GetMounts(c) {
 			if m.From != "" {

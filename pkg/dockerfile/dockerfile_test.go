@@ -352,3 +352,28 @@ func FuzzPin(f *testing.F) {
 		}
 	})
 }
+
+func TestBelow(t *testing.T) {
+	for text, want := range map[string]string{
+		"FROM scratch\nCOPY a /kaniko/a\n":                          "2 0",
+		"FROM scratch AS x\nADD a /kaniko\n":                        "2 x",
+		"FROM scratch\nWORKDIR /kaniko\nWORKDIR bin\nCOPY a b /\n":  "",
+		"FROM scratch\nWORKDIR /kaniko\nWORKDIR bin\nCOPY a b ./\n": "4 0",
+		"FROM scratch\nCOPY a /tmp/../kaniko/\n":                    "2 0",
+		"FROM scratch\nCOPY a kaniko/a\n":                           "2 0",
+		"FROM scratch\nCOPY a /kanikos/a\n":                         "",
+		"FROM scratch\nCOPY /kaniko/a /a\n":                         "",
+	} {
+		f, err := Parse([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, d := range f.Below("/kaniko") {
+			got = append(got, fmt.Sprintf("%d %s", d.Line, d.Stage))
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%q: got %q, want %q", text, got, want)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package dockerfile
 
 import (
 	"fmt"
+	"path"
 	"regexp"
 	"slices"
 	"strconv"
@@ -149,4 +150,30 @@ func texts(refs []ref) []string {
 		out[i] = r.text
 	}
 	return out
+}
+
+// Below gives what COPY and ADD write to a directory or below it, which an
+// engine that lives there leaves out of the image. dir is absolute and clean;
+// destinations with variables are not looked at.
+func (f *File) Below(dir string) []Finding {
+	var found []Finding
+	for _, d := range f.written {
+		if d.path == dir || strings.HasPrefix(d.path, dir+"/") {
+			found = append(found, Finding{Line: d.line, Stage: d.stage, Msg: "kaniko works in " + dir + " here and leaves it out of images; pipegen run can build this"})
+		}
+	}
+	return found
+}
+
+func (f *File) writes(st *stage, to string, line int) {
+	f.written = append(f.written, destination{line, st.id, below(st.workdir, to)})
+}
+
+// below gives a path of a Dockerfile, which may be relative to the working
+// directory.
+func below(workdir, to string) string {
+	if path.IsAbs(to) {
+		return path.Clean(to)
+	}
+	return path.Join("/", workdir, to)
 }

@@ -282,7 +282,7 @@ func (b *building) prepareDockerfile(ctx context.Context) error {
 		refused = append(refused, failure.Input("%s", at))
 	}
 	if len(refused) > 0 {
-		return failure.WithHint(errors.Join(refused...), "use engine: buildkit for this image, or write it without")
+		return failure.WithHint(errors.Join(refused...), "write it without: engine: buildkit, which has it, is not part of this version")
 	}
 	if err := b.executable(name); err != nil {
 		return err

@@ -61,6 +61,9 @@ func (kaniko) Check(b *plan.Build) error {
 // Lacks leaves out what is found in stages that are not built.
 func (kaniko) Lacks(p *Prepared) []dockerfile.Finding {
 	found := p.File.Unsupported()
+	if p.Job.Sandbox == nil {
+		found = append(found, p.File.Below(kanikoDir)...)
+	}
 	args, target := arguments(p.Job), p.Job.Build.Target
 	if !p.File.Skippable(args, target) {
 		return found

@@ -159,6 +159,23 @@ func TestUnusedStages(t *testing.T) {
 	}
 }
 
+// TestKanikoDirIsLeftOut: in place, what Kaniko would leave out of the image
+// is refused; in a sandbox it works elsewhere.
+func TestKanikoDirIsLeftOut(t *testing.T) {
+	f, err := dockerfile.Parse([]byte("FROM scratch\nCOPY a /kaniko/a\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := planOf(plan.Build{Platform: "linux/amd64", Engine: "kaniko"})
+	if got := (kaniko{}).Lacks(&Prepared{Job: &j, File: f}); len(got) != 1 || got[0].Line != 2 || got[0].Warning {
+		t.Errorf("in place: %v", got)
+	}
+	j.Sandbox = &fakeSandbox{}
+	if got := (kaniko{}).Lacks(&Prepared{Job: &j, File: f}); len(got) != 0 {
+		t.Errorf("in a sandbox: %v", got)
+	}
+}
+
 func TestKanikoEnv(t *testing.T) {
 	environ := []string{
 		"AWS_ACCESS_KEY_ID=id", "AWS_SECRET_ACCESS_KEY=key", "AWS_REGION=r", "CI_JOB_TOKEN=t", "HOME=/home/me", "PATH=/mine",

@@ -87,6 +87,7 @@ func (o order) obey(tell func(report)) (report, error) {
 	if err := unix.Sethostname([]byte(hostname)); err != nil {
 		return report{}, fmt.Errorf("naming the host: %w", err)
 	}
+	syscall.Umask(0o022)
 	if err := o.enterRoot(); err != nil {
 		return report{}, err
 	}
@@ -94,7 +95,6 @@ func (o order) obey(tell func(report)) (report, error) {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return report{}, fmt.Errorf("hiding this process: %w", err)
 	}
-	syscall.Umask(0o022)
 	if o.Probe {
 		return report{Exited: true}, probeRoot()
 	}

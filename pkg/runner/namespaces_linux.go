@@ -73,24 +73,31 @@ func ownRanges() (*idRanges, error) {
 	if u, err := user.LookupId(uid); err == nil {
 		name = u.Username
 	}
-	fix := "apt-get install uidmap; usermod --add-subuids 100000-165535 --add-subgids 100000-165535 " + name
-	for _, tool := range []string{"newuidmap", "newgidmap"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			return nil, failure.WithHint(failure.Input("%s is not installed", tool), "as root: %s", fix)
-		}
-	}
-	var r idRanges
-	for file, ids := range map[string]*subIDs{"/etc/subuid": &r.uid, "/etc/subgid": &r.gid} {
-		text, err := os.ReadFile(file) //nolint:gosec // one of the two names above
+	files := []string{"/etc/subuid", "/etc/subgid"}
+	var texts [2]string
+	for i, file := range files {
+		b, err := os.ReadFile(file) //nolint:gosec // one of the two names above
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return nil, err
 		}
+		texts[i] = string(b)
+	}
+	var found [2]subIDs
+	for i, file := range files {
 		var ok bool
-		if *ids, ok = findSubIDs(string(text), name, uid); !ok {
-			return nil, failure.WithHint(failure.Input("%s gives user %s no range of %d ids", file, name, idCount), "as root: %s", fix)
+		if found[i], ok = findSubIDs(texts[i], name, uid); !ok {
+			free := freeSubIDs(texts[:]...)
+			ids := fmt.Sprintf("%d-%d", free, free+idCount-1)
+			return nil, failure.WithHint(failure.Input("%s gives user %s no range of %d ids", file, name, idCount),
+				"as root: usermod --add-subuids %s --add-subgids %s %s", ids, ids, name)
 		}
 	}
-	return &r, nil
+	for _, tool := range []string{"newuidmap", "newgidmap"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			return nil, failure.WithHint(failure.Input("%s is not installed", tool), "as root: apt-get install uidmap (elsewhere: shadow-utils)")
+		}
+	}
+	return &idRanges{uid: found[0], gid: found[1]}, nil
 }
 
 func (n *namespaces) run(ctx context.Context, dir string, c engine.Command) error {

@@ -3,7 +3,6 @@ package runner
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -64,54 +63,66 @@ func sweep(parent string, remove func(dir string) error) {
 // it there when it works elsewhere. The host's users are left out:
 // Kaniko would put them into images whose base has none.
 func makeTree(dir, caCerts string) error {
-	for _, d := range []string{"dev", "etc", "kaniko", engine.SandboxDir + "/.docker", certsDir, "proc", "workspace"} {
-		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil { //nolint:gosec // what is inside is for every user of the build
-			return err
-		}
-	}
-	tmp := filepath.Join(dir, "tmp")
-	if err := errors.Join(os.Mkdir(tmp, 0o700), os.Chmod(tmp, 0o777|os.ModeSticky), os.Chmod(dir, 0o755)); err != nil { //nolint:gosec // as every /tmp
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(dir, engine.SandboxDir, "executor"), nil, 0o755); err != nil { //nolint:gosec // a program
-		return err
-	}
-	if caCerts != "" {
-		if err := copyFile(filepath.Join(dir, certsDir, "ca-certificates.crt"), caCerts); err != nil {
-			return fmt.Errorf("copying certificates: %w", err)
-		}
-	}
-	hosts := filepath.Join(dir, "etc/hosts")
-	for target, source := range map[string]string{hosts: "/etc/hosts", filepath.Join(dir, "etc/resolv.conf"): "/etc/resolv.conf"} {
-		err := copyFile(target, source)
-		if errors.Is(err, os.ErrNotExist) {
-			err = os.WriteFile(target, nil, 0o644) //nolint:gosec // as on every system
-		}
-		if err != nil {
-			return err
-		}
-	}
-	f, err := os.OpenFile(hosts, os.O_WRONLY|os.O_APPEND, 0)
+	hosts, err := readIfThere("/etc/hosts")
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(f, "\n127.0.0.1\t%s\n", hostname)
-	return errors.Join(err, f.Close())
+	resolv, err := readIfThere("/etc/resolv.conf")
+	if err != nil {
+		return err
+	}
+	hosts = fmt.Appendf(hosts, "\n127.0.0.1\t%s\n", hostname)
+	const open = os.ModeDir | 0o755
+	type file struct {
+		name string
+		mode os.FileMode
+		data []byte
+	}
+	files := []file{
+		{"", open, nil},
+		{"dev", open, nil},
+		{"etc", open, nil},
+		{"etc/hosts", 0o644, hosts},
+		{"etc/resolv.conf", 0o644, resolv},
+		{"kaniko", open, nil},
+		{engine.SandboxDir, open, nil},
+		{engine.SandboxDir + "/.docker", open, nil},
+		{engine.SandboxDir + "/executor", 0o755, nil},
+		{filepath.Dir(certsDir), open, nil},
+		{certsDir, open, nil},
+		{"proc", open, nil},
+		{"tmp", os.ModeDir | os.ModeSticky | 0o777, nil},
+		{"workspace", open, nil},
+	}
+	if caCerts != "" {
+		pem, err := os.ReadFile(caCerts)
+		if err != nil {
+			return fmt.Errorf("reading certificates: %w", err)
+		}
+		files = append(files, file{certsDir + "/ca-certificates.crt", 0o644, pem})
+	}
+	for _, f := range files {
+		path := filepath.Join(dir, f.name)
+		if f.mode.IsDir() {
+			err = os.Mkdir(path, 0o700)
+		} else {
+			err = os.WriteFile(path, f.data, 0o600)
+		}
+		// Not by the calls above, which the caller's umask restricts.
+		if err = errors.Join(err, os.Chmod(path, f.mode)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // hostname is that of every sandbox, so that it makes no difference to what is built.
 const hostname = "pipegen"
 
-func copyFile(to, from string) error {
-	in, err := os.Open(from)
-	if err != nil {
-		return err
+func readIfThere(path string) ([]byte, error) {
+	b, err := os.ReadFile(path) //nolint:gosec // fixed paths
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
 	}
-	defer in.Close()
-	out, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o644) //nolint:gosec // as on every system
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(out, in)
-	return errors.Join(err, out.Close())
+	return b, err
 }

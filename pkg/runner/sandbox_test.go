@@ -181,6 +181,19 @@ func TestSandboxLetsBuildsWork(t *testing.T) {
 	}
 }
 
+func TestSandboxDoesNotDependOnTheUmask(t *testing.T) {
+	defer syscall.Umask(syscall.Umask(0o077))
+	s, _ := newTestSandbox(t)
+	if s == nil {
+		return
+	}
+	mount := []engine.Mount{{Host: t.TempDir(), Inside: "/mnt/deep"}}
+	got := mustRun(t, s, engine.Command{Mounts: mount}, "modes", "/", "/etc", "/etc/hosts", "/tmp", "/mnt", "/dev/null", "/dev/shm", "/dev/pts")
+	if want := "755 755 644 1777 755 666 1777 755\n"; got != want {
+		t.Errorf("modes are %swant %s", got, want)
+	}
+}
+
 func TestSandboxMounts(t *testing.T) {
 	s, _ := newTestSandbox(t)
 	if s == nil {

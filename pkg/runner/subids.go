@@ -34,3 +34,23 @@ func findSubIDs(text, name, id string) (subIDs, bool) {
 	}
 	return subIDs{}, false
 }
+
+// freeSubIDs gives the first of idCount ids that none of the texts gives to
+// anyone, as useradd(8) would choose it.
+func freeSubIDs(texts ...string) uint64 {
+	free := uint64(100000)
+	for _, text := range texts {
+		for line := range strings.Lines(text) {
+			f := strings.Split(strings.TrimSpace(line), ":")
+			if len(f) != 3 {
+				continue
+			}
+			first, err := strconv.ParseUint(f[1], 10, 32)
+			count, countErr := strconv.ParseUint(f[2], 10, 32)
+			if err == nil && countErr == nil {
+				free = max(free, first+count)
+			}
+		}
+	}
+	return free
+}

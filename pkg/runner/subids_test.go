@@ -29,6 +29,15 @@ func TestFindSubIDs(t *testing.T) {
 	}
 }
 
+func TestFreeSubIDs(t *testing.T) {
+	if got := freeSubIDs("", "x"); got != 100000 {
+		t.Errorf("where nothing is taken: %d", got)
+	}
+	if got := freeSubIDs("a:100000:65536\nb:165536:65536\n", "a:300000:65536\nc:1:y"); got != 365536 {
+		t.Errorf("after those that are taken: %d", got)
+	}
+}
+
 func FuzzFindSubIDs(f *testing.F) {
 	f.Add("me:100000:65536\n")
 	f.Add("me:4294967295:4294967295")

@@ -33,6 +33,14 @@ func run(what string, args []string) error {
 				fmt.Println(strings.TrimSuffix(dir, "/") + "/" + e.Name())
 			}
 		}
+	case "modes":
+		for i, f := range args {
+			var st syscall.Stat_t
+			if err := syscall.Stat(f, &st); err != nil {
+				return err
+			}
+			fmt.Printf("%o%s", st.Mode&0o7777, map[bool]string{true: "\n", false: " "}[i == len(args)-1])
+		}
 	case "cat":
 		for _, f := range args {
 			b, err := os.ReadFile(f)
