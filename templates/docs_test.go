@@ -23,7 +23,6 @@ func TestConfigurationReference(t *testing.T) {
 			walk(typ.Elem())
 		case reflect.Struct:
 			for field := range typ.Fields() {
-				field := field
 				key, _, _ := strings.Cut(field.Tag.Get("yaml"), ",")
 				if !strings.Contains(string(text), "`"+key+"`") {
 					t.Errorf("docs/configuration.md does not have `%s` of %s", key, typ.Name())

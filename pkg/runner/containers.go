@@ -51,7 +51,7 @@ func tryContainers(ctx context.Context, cli string, o SandboxOptions) (version s
 	if cli == string(Podman) {
 		format = "{{.Client.Version}}"
 	}
-	cmd := exec.CommandContext(ctx, path, "version", "--format", format) //nolint:gosec // docker or podman
+	cmd := exec.CommandContext(ctx, path, "version", "--format", format)
 	cmd.WaitDelay = time.Second
 	out, err := cmd.Output()
 	version = quote.Text(strings.TrimSpace(string(out)))
@@ -83,8 +83,7 @@ func tryContainers(ctx context.Context, cli string, o SandboxOptions) (version s
 }
 
 func firstLine(err error) string {
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		if line, _, _ := strings.Cut(strings.TrimSpace(string(exit.Stderr)), "\n"); line != "" {
 			return quote.Text(line)
 		}
@@ -102,7 +101,7 @@ func (k *containers) run(ctx context.Context, dir string, c engine.Command) erro
 	}
 	name := "pipegen-" + strings.ToLower(rand.Text()[:12])
 	argv, env := runArgs(name, image, k.o.Executor, c)
-	cmd := exec.Command(k.cli, argv...) //nolint:gosec // docker or podman, with arguments by argv
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), k.cli, argv...) // stop ends it
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = c.Stdout, c.Stderr
 	ownGroup(cmd)
@@ -157,7 +156,7 @@ func (k *containers) stop(name string, ended <-chan struct{}) {
 func (k *containers) do(args ...string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), k.o.grace+20*time.Second)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, k.cli, args...) //nolint:gosec // docker or podman, with arguments by argv
+	cmd := exec.CommandContext(ctx, k.cli, args...)
 	ownGroup(cmd)
 	return cmd.Run()
 }
@@ -238,8 +237,8 @@ func (k *containers) ensureImage(ctx context.Context, dir string) (string, error
 	}
 	sum := sha256.Sum256(archive)
 	image := "localhost/pipegen-root:" + hex.EncodeToString(sum[:6])
-	if exec.CommandContext(ctx, k.cli, "image", "inspect", image).Run() != nil { //nolint:gosec // docker or podman
-		cmd := exec.CommandContext(ctx, k.cli, "import", "-", image) //nolint:gosec // docker or podman
+	if exec.CommandContext(ctx, k.cli, "image", "inspect", image).Run() != nil {
+		cmd := exec.CommandContext(ctx, k.cli, "import", "-", image)
 		cmd.Stdin = bytes.NewReader(archive)
 		cmd.WaitDelay = time.Second
 		if _, err := cmd.Output(); err != nil {

@@ -97,7 +97,7 @@ func bind(source, target string, attr uint64) error {
 	if err != nil {
 		return fmt.Errorf("mounting %s: %w", target, err)
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	return bindAt(source, fd, attr)
 }
 
@@ -108,7 +108,7 @@ func bindAt(source string, target int, attr uint64) error {
 	if err != nil {
 		return fmt.Errorf("mounting %s: %w", source, err)
 	}
-	defer unix.Close(tree)
+	defer func() { _ = unix.Close(tree) }()
 	if attr != 0 {
 		if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: attr}); err != nil {
 			return fmt.Errorf("setting attributes of the mount of %s: %w", source, err)
@@ -129,7 +129,7 @@ func mountDev(dev string) error {
 	}
 	for _, name := range []string{"null", "zero", "full", "random", "urandom", "tty"} {
 		node := filepath.Join(dev, name)
-		if err := os.WriteFile(node, nil, 0o666); err != nil { //nolint:gosec // a place to mount on
+		if err := os.WriteFile(node, nil, 0o666); err != nil {
 			return err
 		}
 		if err := bind("/dev/"+name, node, 0); err != nil {
@@ -152,7 +152,7 @@ func mountDev(dev string) error {
 		{"shm", "tmpfs", "mode=1777", unix.MS_NOSUID | unix.MS_NODEV},
 	} {
 		dir := filepath.Join(dev, fs.name)
-		if err := os.Mkdir(dir, 0o755); err != nil { //nolint:gosec // as on every system
+		if err := os.Mkdir(dir, 0o755); err != nil {
 			return err
 		}
 		if err := unix.Mount(fs.kind, dir, fs.kind, fs.flags, fs.data); err != nil {

@@ -76,7 +76,7 @@ func ownRanges() (*idRanges, error) {
 	files := []string{"/etc/subuid", "/etc/subgid"}
 	var texts [2]string
 	for i, file := range files {
-		b, err := os.ReadFile(file) //nolint:gosec // one of the two names above
+		b, err := os.ReadFile(file)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return nil, err
 		}
@@ -146,8 +146,8 @@ func (n *namespaces) start(ctx context.Context, o order, stdout, stderr io.Write
 	}
 	defer reports.Close()
 
-	cmd := exec.Command(n.o.Self, initArg) //nolint:gosec // pipegen itself
-	cmd.Args[0] = "pipegen"                // no path of the host is seen inside
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), n.o.Self, initArg) // ended in order, below
+	cmd.Args[0] = "pipegen"                                                   // no path of the host is seen inside
 	cmd.Env, cmd.Dir = []string{}, "/"
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	cmd.ExtraFiles = []*os.File{orders, answer}
@@ -210,8 +210,7 @@ func (n *namespaces) start(ctx context.Context, o order, stdout, stderr io.Write
 		return err
 	}
 	// It died without a word.
-	var exit *exec.ExitError
-	if errors.As(waitErr, &exit) {
+	if exit, ok := errors.AsType[*exec.ExitError](waitErr); ok {
 		if ws, ok := exit.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
 			return &ExitError{Code: -1, Signal: ws.Signal().String()}
 		}
@@ -233,7 +232,7 @@ func (n *namespaces) admit(ctx context.Context, pid int, tell io.Writer) error {
 			strconv.Itoa(pid), "0", strconv.Itoa(m.own), "1",
 			"1", strconv.FormatUint(uint64(m.sub.first), 10), strconv.Itoa(idCount - 1),
 		}
-		cmd := exec.CommandContext(ctx, m.tool, args...) //nolint:gosec // numbers
+		cmd := exec.CommandContext(ctx, m.tool, args...)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("mapping ids: %s: %w: %s", m.tool, err, strings.TrimSpace(string(bytes.ToValidUTF8(out, nil))))
 		}

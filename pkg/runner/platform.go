@@ -2,6 +2,7 @@ package runner
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/hex"
 	"io/fs"
 	"os"
@@ -62,12 +63,13 @@ func interpreter(arch string, sysctl fs.FS) (name string, ok bool) {
 	}
 	header := make([]byte, 20)
 	copy(header, "\x7fELF")
-	header[4], header[5], header[6], header[16], header[18] = want.class, want.order, 1, 2, byte(want.machine)
-	header[19] = byte(want.machine >> 8)
+	header[4], header[5], header[6] = want.class, want.order, 1
+	var order binary.ByteOrder = binary.LittleEndian
 	if want.order == 2 {
-		header[16], header[17] = 0, 2
-		header[18], header[19] = header[19], header[18]
+		order = binary.BigEndian
 	}
+	order.PutUint16(header[16:], 2) // an executable
+	order.PutUint16(header[18:], want.machine)
 	entries, err := fs.ReadDir(sysctl, "fs/binfmt_misc")
 	if err != nil {
 		return "", false

@@ -116,7 +116,7 @@ func checkDisk(dir string) Check {
 		if err != nil {
 			return failed(c.Name, false, fmt.Errorf("asking for the space below %s: %w", dir, err))
 		}
-		free := fs.Bavail * uint64(fs.Bsize) //nolint:gosec,unconvert // never negative; its type differs between systems
+		free := fs.Bavail * uint64(fs.Bsize) //nolint:gosec // never negative; its type differs between systems
 		c.Detail = fmt.Sprintf("%.1f GiB free below %s", float64(free)/(1<<30), dir)
 		if free < wantFree {
 			c.OK, c.Fix = false, "large images will not unpack: free some space, or set XDG_CACHE_HOME to another file system"

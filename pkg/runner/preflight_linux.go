@@ -49,13 +49,13 @@ func namespacesFix() string {
 		return "as root: sysctl -w kernel.unprivileged_userns_clone=1"
 	case setTo("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1") && !root:
 		return "as root: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
-	case unix.MountSetattr(-1, "", unix.AT_EMPTY_PATH, &unix.MountAttr{}) == unix.ENOSYS: //nolint:errorlint // a bare errno
+	case unix.MountSetattr(-1, "", unix.AT_EMPTY_PATH, &unix.MountAttr{}) == unix.ENOSYS:
 		return "it takes Linux 5.12 or later; else use Docker or Podman"
 	}
 	return "in a container, run `pipegen build` there instead; else use Docker or Podman"
 }
 
 func setTo(file, value string) bool {
-	b, err := os.ReadFile(file) //nolint:gosec // a constant
+	b, err := os.ReadFile(file)
 	return err == nil && string(bytes.TrimSpace(b)) == value
 }

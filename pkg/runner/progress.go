@@ -155,7 +155,8 @@ type tails map[string][]string
 func (t tails) observe(e Event) {
 	switch e.Kind {
 	case LogLine:
-		lines := append(t[e.Build.ID], e.Line)
+		lines := t[e.Build.ID]
+		lines = append(lines, e.Line)
 		if len(lines) > 2*tailLines {
 			lines = append(lines[:0], lines[len(lines)-tailLines:]...)
 		}

@@ -22,7 +22,7 @@ func graph(lines ...string) *plan.Plan {
 		l, needs, _ := strings.Cut(l, "<")
 		name, archs, _ := strings.Cut(l, ":")
 		img := plan.Image{Name: name, Needs: strings.Fields(needs), Tags: []string{name + "-20261121-abc1234", name + "-latest"}}
-		for _, a := range strings.Fields(archs) {
+		for a := range strings.FieldsSeq(archs) {
 			img.Builds = append(img.Builds, plan.Build{ID: name + "@" + a, Platform: "linux/" + a})
 		}
 		p.Images = append(p.Images, img)
