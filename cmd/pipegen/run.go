@@ -11,6 +11,7 @@ import (
 	"github.com/pipegen/pipegen/pkg/engine"
 	"github.com/pipegen/pipegen/pkg/failure"
 	"github.com/pipegen/pipegen/pkg/plan"
+	"github.com/pipegen/pipegen/pkg/quote"
 	"github.com/pipegen/pipegen/pkg/registry"
 	"github.com/pipegen/pipegen/pkg/runner"
 )
@@ -101,28 +102,28 @@ func (a *app) doctorCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Check what this machine can do, and say how to mend what it cannot",
+		Long:  "Tries what builds on this machine need, and shows each as pass, warn (some builds\nwill not work) or FAIL (none will) with what to do. FAIL gives exit code 2.",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if where != "local" {
 				return failure.Input("--runner %q: this version runs builds on this machine: local", where)
 			}
 			executor, _ := engine.FindExecutor(a.getenv)
-			failed := 0
-			for _, c := range runner.Preflight(cmd.Context(), runner.SandboxOptions{Executor: executor}) {
+			checks := runner.Preflight(cmd.Context(), runner.SandboxOptions{Executor: executor})
+			for _, c := range checks {
 				state := "pass"
-				if !c.OK {
+				switch {
+				case !c.OK && c.Needed:
 					state = "FAIL"
-					failed++
+				case !c.OK:
+					state = "warn"
 				}
-				fmt.Fprintf(a.stdout, "%s  %s: %s\n", state, c.Name, c.Detail)
+				fmt.Fprintf(a.stdout, "%s  %s: %s\n", state, quote.Text(c.Name), quote.Text(c.Detail))
 				if !c.OK && c.Fix != "" {
-					fmt.Fprintf(a.stdout, "      fix: %s\n", c.Fix)
+					fmt.Fprintf(a.stdout, "      fix: %s\n", quote.Text(c.Fix))
 				}
 			}
-			if failed > 0 {
-				return fmt.Errorf("%d of the checks failed", failed)
-			}
-			return nil
+			return runner.Unmet(checks)
 		},
 	}
 	cmd.Flags().StringVar(&where, "runner", "local", "`RUNNER` to check: local")

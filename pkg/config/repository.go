@@ -112,6 +112,9 @@ func (c checker) pipegen(p *Pipegen) {
 		}
 	}
 	c.choice(p.Publish.MediaType, mediaTypes, at("publish", "media_type"))
+	if p.Publish.CreateRepository {
+		c.warn("not-available", "create the repositories before", at("publish", "create_repository"), "this version of pipegen creates no repositories")
+	}
 	for i, host := range p.Publish.Insecure {
 		if host == "" || strings.ContainsAny(host, "/ \t@") {
 			c.fault("bad-registry", "write host or host:port", at("publish", "insecure", i), "%s is no host of a registry", show(host))

@@ -26,7 +26,8 @@ var (
 )
 
 // unavailable are engines and runners that this version of pipegen knows but
-// cannot use.
+// cannot use. They are warnings: a plan can be made, and pipegen build says it
+// again.
 var unavailable = []string{"buildkit", "make", "kubernetes", "ecs"}
 
 // checker judges the values of one mapping in a file: each by itself, before
@@ -44,6 +45,15 @@ func (c checker) fault(rule, hint string, at []any, format string, args ...any) 
 	}
 	n, _ := locate(c.doc.root, append(slices.Clip(c.prefix), at...))
 	c.doc.fault(n, rule, hint, format, args...)
+}
+
+// warn reports a fault that stops nothing.
+func (c checker) warn(rule, hint string, at []any, format string, args ...any) {
+	before := len(c.doc.faults)
+	c.fault(rule, hint, at, format, args...)
+	for i := range c.doc.faults[before:] {
+		c.doc.faults[before+i].Severity = Warning
+	}
 }
 
 func at(path ...any) []any { return path }
@@ -65,7 +75,7 @@ func (c checker) build(b *BuildConfig) {
 	c.tags(b.AdditionalTags, at("additional_tags"))
 	c.choice(b.Engine, engines, at("engine"))
 	if slices.Contains(unavailable, b.Engine) {
-		c.fault("engine-unavailable", "engine: kaniko", at("engine"), "this version of pipegen builds with Kaniko only, not with %s", b.Engine)
+		c.warn("engine-unavailable", "engine: kaniko", at("engine"), "this version of pipegen builds with Kaniko only, not with %s", b.Engine)
 	}
 	for i, arg := range b.EngineArgs {
 		if flag, _, _ := strings.Cut(arg, "="); strings.TrimLeft(flag, "-") == "force" && flag != "force" {
@@ -88,7 +98,7 @@ func (c checker) build(b *BuildConfig) {
 	c.secrets(b.Secrets)
 	c.choice(b.Runner, runners, at("runner"))
 	if slices.Contains(unavailable, b.Runner) {
-		c.fault("runner-unavailable", "runner: ci", at("runner"), "in this version of pipegen jobs build where the CI runs them, not on %s", b.Runner)
+		c.warn("runner-unavailable", "runner: ci", at("runner"), "in this version of pipegen jobs build where the CI runs them, not on %s", b.Runner)
 	}
 	c.duration(b.Timeout, at("timeout"))
 	c.overrides(b.Overrides)
