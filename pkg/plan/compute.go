@@ -14,6 +14,7 @@ import (
 
 	"github.com/pipegen/pipegen/pkg/config"
 	"github.com/pipegen/pipegen/pkg/diff"
+	"github.com/pipegen/pipegen/pkg/failure"
 	"github.com/pipegen/pipegen/pkg/quote"
 )
 
@@ -162,6 +163,9 @@ func resolve(ctx context.Context, cs []*candidate, wanted map[string]bool, ask f
 	for q, waiting := range asked {
 		g.Go(func() error {
 			commit, err := ask(ctx, q.repo, q.ref, waiting[0].project.Config.UpstreamAuth)
+			if err != nil && failure.Hint(err) == "" {
+				err = failure.WithHint(err, "is the address right, the host reachable, and upstream_auth set if the repository is private?")
+			}
 			if err != nil {
 				return fmt.Errorf("image %s: %w", waiting[0].name, err)
 			}

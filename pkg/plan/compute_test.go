@@ -295,7 +295,7 @@ func TestUpstream(t *testing.T) {
 	in.Resolve = func(context.Context, string, string, *config.UpstreamAuth) (string, error) {
 		return "", errors.New("unreachable")
 	}
-	if _, _, err := Compute(t.Context(), in); err == nil || !strings.Contains(err.Error(), "image tool: unreachable") {
+	if _, _, err := Compute(t.Context(), in); err == nil || !strings.Contains(err.Error(), "image tool: unreachable") || failure.Hint(err) == "" {
 		t.Errorf("got %v", err)
 	}
 }
