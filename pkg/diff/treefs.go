@@ -10,6 +10,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -20,6 +21,42 @@ type treeFS struct {
 	trees *trees
 	root  string
 	time  time.Time
+	blobs blobs
+}
+
+// blobs keeps small files: whoever asks whether one is there, and how large it
+// is, reads it next.
+type blobs struct {
+	mu   sync.Mutex
+	kept map[string][]byte
+	size int
+}
+
+const (
+	smallBlob = 16 << 10 // bytes
+	keptBlobs = 32 << 20 // bytes in all
+)
+
+func (b *blobs) get(id string, read func() ([]byte, error)) ([]byte, error) {
+	b.mu.Lock()
+	data, ok := b.kept[id]
+	b.mu.Unlock()
+	if ok {
+		return data, nil
+	}
+	data, err := read()
+	if err != nil || len(data) > smallBlob {
+		return data, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.size += len(data); b.size <= keptBlobs {
+		if b.kept == nil {
+			b.kept = map[string][]byte{}
+		}
+		b.kept[id] = data
+	}
+	return data, nil
 }
 
 func newTreeFS(ctx context.Context, t *trees, c Commit) *treeFS {
@@ -103,14 +140,15 @@ func (t *treeFS) ReadFile(name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return t.content("read", name, e)
+	data, err := t.content("read", name, e)
+	return slices.Clone(data), err // the caller's to change
 }
 
 func (t *treeFS) content(op, name string, e treeEntry) ([]byte, error) {
 	if e.isDir() || e.mode == modeGitlink {
 		return nil, &fs.PathError{Op: op, Path: name, Err: errors.New("is a directory")}
 	}
-	data, err := t.trees.backend.object(t.ctx, e.id)
+	data, err := t.blobs.get(e.id, func() ([]byte, error) { return t.trees.backend.object(t.ctx, e.id) })
 	if err != nil {
 		return nil, &fs.PathError{Op: op, Path: name, Err: err}
 	}
