@@ -56,6 +56,9 @@ func (b *building) resolveBases(ctx context.Context, file string) (map[string]st
 		}
 		digests[base.Ref] = pinned
 		if base.Final {
+			for i := range b.bases {
+				b.bases[i].Final = b.bases[i].Ref == base.Ref
+			}
 			// Keys of the OCI image specification's annotations.
 			b.label("org.opencontainers.image.base.name", strings.TrimSuffix(base.Ref, "@"+ref.Digest))
 			b.label("org.opencontainers.image.base.digest", digest)

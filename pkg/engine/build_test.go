@@ -49,7 +49,7 @@ func TestBuild(t *testing.T) {
 	}
 	want := plan.Result{
 		ID: "app@amd64", Ref: b.Build.Destination, Digest: got.Digest, Size: got.Size, MediaType: "application/vnd.docker.distribution.manifest.v2+json",
-		Platform: "linux/amd64", Bases: []plan.Base{{Ref: b.host + "/base:1", Digest: digest}}, Key: b.Image.Key, Head: b.Plan.Head,
+		Platform: "linux/amd64", Bases: []plan.Base{{Ref: b.host + "/base:1", Digest: digest, Final: true}}, Key: b.Image.Key, Head: b.Plan.Head,
 	}
 	if !reflect.DeepEqual(got, want) || !digestPattern.MatchString(got.Digest) || got.Size == 0 {
 		t.Errorf("got %+v, want %+v", got, want)
@@ -162,7 +162,7 @@ func TestDependencyIsPinned(t *testing.T) {
 	if got, err = b.run(t); err != nil {
 		t.Fatal(err)
 	}
-	want := []plan.Base{{Ref: b.host + "/images:base-latest", Digest: fresh}, {Ref: b.host + "/images:base-1", Digest: fresh}}
+	want := []plan.Base{{Ref: b.host + "/images:base-latest", Digest: fresh, Final: true}, {Ref: b.host + "/images:base-1", Digest: fresh}}
 	if !reflect.DeepEqual(got.Bases, want) {
 		t.Errorf("bases are %+v, want %+v", got.Bases, want)
 	}

@@ -62,7 +62,7 @@ func annotations(p *plan.Plan, img *plan.Image, results []plan.Result) map[strin
 	if a[ociVersion] == "" && img.Source != nil {
 		a[ociVersion] = img.Source.Ref
 	}
-	a[ociBaseName], a[ociBaseDigest] = lastBase(results)
+	a[ociBaseName], a[ociBaseDigest] = finalBase(results)
 	maps.Copy(a, img.Annotations)
 	maps.Copy(a, map[string]string{
 		CommitAnnotation:    p.Head,
@@ -94,14 +94,15 @@ func common(img *plan.Image, label string) string {
 	return value
 }
 
-// lastBase gives the base of the last stage where all builds have the same;
-// without the digest where that differs.
-func lastBase(results []plan.Result) (ref, digest string) {
+// finalBase gives the base that the image stands on where all builds have the
+// same; without the digest where that differs.
+func finalBase(results []plan.Result) (ref, digest string) {
 	for i, r := range results {
-		if len(r.Bases) == 0 {
+		at := slices.IndexFunc(r.Bases, func(b plan.Base) bool { return b.Final })
+		if at < 0 {
 			return "", ""
 		}
-		last := r.Bases[len(r.Bases)-1]
+		last := r.Bases[at]
 		switch {
 		case i == 0:
 			ref, digest = last.Ref, last.Digest

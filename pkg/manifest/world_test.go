@@ -88,7 +88,7 @@ func (w *world) add(platform, digest string, size int64, mediaType string) {
 	w.image.Builds = append(w.image.Builds, b)
 	w.results = append(w.results, plan.Result{
 		ID: b.ID, Ref: b.Destination, Digest: digest, Size: size, MediaType: mediaType, Platform: platform,
-		Bases: []plan.Base{{Ref: "alpine:3", Digest: registry.Digest([]byte("alpine"))}},
+		Bases: []plan.Base{{Ref: "alpine:3", Digest: registry.Digest([]byte("alpine")), Final: true}},
 		Key:   w.image.Key, Head: w.plan.Head,
 	})
 }

@@ -26,6 +26,9 @@ type Result struct {
 type Base struct {
 	Ref    string `json:"ref"`
 	Digest string `json:"digest"`
+	// Whether the image stands on it, by the FROM of its last stage; files may
+	// be copied from the others.
+	Final bool `json:"final,omitempty"`
 }
 
 // Published is what the publisher leaves: DIR/indexes/NAME.json.
