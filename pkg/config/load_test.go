@@ -183,11 +183,11 @@ func TestFilesOnDisk(t *testing.T) {
 	write(filepath.Join(outside, "secret.yaml"), "index: true\n")
 	dir := t.TempDir()
 	t.Chdir(dir)
-	write("shared/Dockerfile", "")
-	write("shared/build-config.yaml.in", "index: true\n")
+	write("elsewhere/Dockerfile", "")
+	write("elsewhere/build-config.yaml.in", "index: true\n")
 
 	link(filepath.Join(outside, "secret.yaml"), "config-out/build-config.yaml")
-	link("../shared/build-config.yaml.in", "config-in/build-config.yaml")
+	link("../elsewhere/build-config.yaml.in", "config-in/build-config.yaml")
 	write("config-in/Dockerfile", "")
 	link("nowhere", "config-dangling/build-config.yaml")
 	link("build-config.yaml", "config-loop/build-config.yaml")
@@ -197,11 +197,11 @@ func TestFilesOnDisk(t *testing.T) {
 	}
 	link("../../"+filepath.Base(outside)+"/secret.yaml", "out/Dockerfile")
 	link(filepath.Join(dir, "absolute/build-config.yaml"), "absolute/Dockerfile")
-	link("../shared/Dockerfile", "sibling/Dockerfile")
+	link("../elsewhere/Dockerfile", "sibling/Dockerfile")
 	link("docker/../docker/Dockerfile.real", "inside/Dockerfile")
 	write("inside/docker/Dockerfile.real", "")
 	write("through/build-config.yaml", "dockerfile_path: d/Dockerfile\ncontext_path: d\n")
-	link("../shared", "through/d")
+	link("../elsewhere", "through/d")
 	link("Dockerfile", "loop/Dockerfile")
 	link("nowhere", "dangling/Dockerfile")
 	if err := os.Mkdir("directory", 0o750); err != nil {

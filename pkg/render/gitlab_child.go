@@ -201,13 +201,13 @@ func (c *gitlabChild) dependencies(img *plan.Image, level int) ([]gitlabNeed, er
 		need  gitlabNeed
 		paths []string
 	}
-	todo := make([]done, 0, len(img.Needs))
+	waits := make([]done, 0, len(img.Needs))
 	for _, name := range img.Needs {
-		todo = append(todo, done{gitlabNeed{job: "manifest " + name}, []string{"indexes/" + name + ".json"}})
+		waits = append(waits, done{gitlabNeed{job: "manifest " + name}, []string{"indexes/" + name + ".json"}})
 	}
-	for gate := 1; len(todo) >= maxNeeds; {
+	for gate := 1; len(waits) >= maxNeeds; {
 		var fewer []done
-		for chunk := range slices.Chunk(todo, maxNeeds) {
+		for chunk := range slices.Chunk(waits, maxNeeds) {
 			j := c.light(gitlabJob{
 				Stage: stage("build", level), Script: []string{"echo 'pipegen: passing results on'"},
 			})
@@ -224,10 +224,10 @@ func (c *gitlabChild) dependencies(img *plan.Image, level int) ([]gitlabNeed, er
 			}
 			fewer = append(fewer, done{gitlabNeed{job: name}, paths})
 		}
-		todo = fewer
+		waits = fewer
 	}
-	needs := make([]gitlabNeed, len(todo))
-	for i, d := range todo {
+	needs := make([]gitlabNeed, len(waits))
+	for i, d := range waits {
 		needs[i] = d.need
 	}
 	return needs, nil
