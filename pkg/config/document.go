@@ -69,15 +69,23 @@ func read(fsys fs.FS, file string) ([]byte, Faults, error) {
 	if err != nil {
 		return unreadable(err)
 	}
-	if len(data) > maxFileSize {
-		return refuse("too-large", "", "is larger than 1 MiB")
-	}
-	if at := invalidUTF8(data); at >= 0 {
-		_, faults, err := refuse("not-utf8", "save the file as UTF-8", "is not UTF-8 text")
-		faults[0].Line, faults[0].Column = position(data, at)
-		return nil, faults, err
+	if faults := unfit(file, data); faults != nil {
+		return nil, faults, nil
 	}
 	return data, nil, nil
+}
+
+// unfit says why a file's content is not parsed at all; nil: it is.
+func unfit(file string, data []byte) Faults {
+	if len(data) > maxFileSize {
+		return Faults{{File: file, Severity: Error, Rule: "too-large", Message: "is larger than 1 MiB"}}
+	}
+	at := invalidUTF8(data)
+	if at < 0 {
+		return nil
+	}
+	line, column := position(data, at)
+	return Faults{{File: file, Line: line, Column: column, Severity: Error, Rule: "not-utf8", Message: "is not UTF-8 text", Hint: "save the file as UTF-8"}}
 }
 
 // invalidUTF8 gives the offset of the first byte that is not UTF-8, or -1.

@@ -278,8 +278,12 @@ func TestFilesByThemselves(t *testing.T) {
 	if _, err := LoadPipegen(tree(map[string]string{"pipegen.yaml": "layout: x\n"})); !errors.Is(err, failure.ErrInput) {
 		t.Errorf("a fault: %v", err)
 	}
-	for dir, want := range map[string]string{"app": "app", "other": "x", "bad": "", "none": ""} {
-		name, err := ProjectName(fsys, dir)
+	for dir, want := range map[string]string{"app": "app", "other": "x", "bad": ""} {
+		text, err := fs.ReadFile(fsys, dir+"/"+BuildFile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name, err := ProjectName(dir, text)
 		if name != want || (err == nil) != (want != "") {
 			t.Errorf("%s: %q, %v", dir, name, err)
 		}

@@ -22,21 +22,21 @@ func LoadPipegen(fsys fs.FS) (Pipegen, error) {
 	return p, errs.Err()
 }
 
-// ProjectName gives the name of the project in a directory from its
-// build-config.yaml alone: name, else that of the directory. The error is
-// Faults when the file is not there or cannot be read as YAML; what else is
-// wrong with it is for Load to say.
-func ProjectName(fsys fs.FS, dir string) (string, error) {
-	file := path.Join(dir, BuildFile)
+// ProjectName gives the name of the project in a directory from the text of
+// its build-config.yaml alone: name, else that of the directory. The error is
+// Faults when it cannot be read as YAML; what else is wrong with it is for Load
+// to say.
+func ProjectName(dir string, text []byte) (string, error) {
 	// Most files give no name: looking for the word is a hundredth of parsing.
 	// A backslash could spell it otherwise.
-	if data, faults, err := read(fsys, file); err == nil && faults == nil && dir != "." && !bytes.Contains(data, []byte("name")) && !bytes.ContainsRune(data, '\\') {
+	if dir != "." && !bytes.Contains(text, []byte("name")) && !bytes.ContainsRune(text, '\\') {
 		return path.Base(dir), nil
 	}
-	doc, found := open(fsys, file, false)
-	if !found {
-		return "", Faults{{File: file, Severity: Error, Rule: "missing-config", Message: "there is no such file"}}
+	file := path.Join(dir, BuildFile)
+	if faults := unfit(file, text); faults != nil {
+		return "", faults
 	}
+	doc := parse(file, text, false)
 	if doc.root == nil {
 		return "", doc.faults.Err()
 	}

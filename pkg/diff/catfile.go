@@ -3,6 +3,7 @@ package diff
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -41,33 +42,68 @@ type asked struct {
 // get reads the object of this name: an id or a revision. It gives the id and
 // the content; a name that stands for nothing is ErrMissing.
 func (c *catFile) get(ctx context.Context, name string) (id string, data []byte, err error) {
+	err = c.talk(ctx, func(p *asked) error {
+		id, data, err = p.ask(name)
+		return err
+	})
+	return id, data, err
+}
+
+// getAll reads many objects: all questions are on their way while the answers
+// come. What is missing is nil.
+func (c *catFile) getAll(ctx context.Context, names []string) ([][]byte, error) {
+	all := make([][]byte, len(names))
+	if len(names) == 0 {
+		return all, nil
+	}
+	err := c.talk(ctx, func(p *asked) error {
+		written := make(chan error, 1)
+		go func() {
+			_, err := io.WriteString(p.in, strings.Join(names, "\n")+"\n")
+			written <- err
+		}()
+		for i, name := range names {
+			_, data, err := p.answer(name)
+			if err != nil && !errors.Is(err, ErrMissing) {
+				_ = p.in.Close() // ends the writing
+				return errors.Join(err, <-written)
+			}
+			all[i] = data
+		}
+		return <-written
+	})
+	return all, err
+}
+
+// talk gives f the running process. An error of f that is no answer of git's
+// ends it.
+func (c *catFile) talk(ctx context.Context, f func(*asked) error) (err error) {
 	c.turn.Lock()
 	defer c.turn.Unlock()
 	if err := ctx.Err(); err != nil {
-		return "", nil, err
+		return err
 	}
 	if c.running == nil {
 		if c.running, err = c.launch(); err != nil {
-			return "", nil, err
+			return err
 		}
 	}
 	p := c.running
 	stop := context.AfterFunc(ctx, func() { _ = p.cmd.Process.Signal(os.Interrupt) })
 	defer stop()
-	id, data, err = p.ask(name)
-	if err == nil || isAnswer(err) {
-		return id, data, err
+	if err = f(p); err == nil || isAnswer(err) {
+		return err
 	}
 	// The stream is of no further use: the next question starts anew.
 	c.running = nil
 	p.stop()
 	if ctx.Err() != nil {
-		return "", nil, ctx.Err()
+		return ctx.Err()
 	}
 	if p.err != nil {
 		err = p.err
 	}
-	return "", nil, fmt.Errorf("git cat-file: %w", c.explain(err, p.complaint.String()))
+	return fmt.Errorf("git cat-file: %w", c.explain(err, p.complaint.String()))
 }
 
 func (c *catFile) close() error {
@@ -128,11 +164,15 @@ func isAnswer(err error) bool {
 	return ok
 }
 
-// ask speaks the protocol of git-cat-file(1), BATCH OUTPUT.
 func (p *asked) ask(name string) (id string, data []byte, err error) {
 	if _, err := io.WriteString(p.in, name+"\n"); err != nil {
 		return "", nil, err
 	}
+	return p.answer(name)
+}
+
+// answer reads what git-cat-file(1) says of a name, see BATCH OUTPUT there.
+func (p *asked) answer(name string) (id string, data []byte, err error) {
 	line, err := p.out.ReadString('\n')
 	if err != nil {
 		return "", nil, err

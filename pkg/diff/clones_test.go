@@ -142,7 +142,7 @@ func TestMissingObjects(t *testing.T) {
 			"changes":   func() error { _, err := r.Changes(t.Context(), base, head); return err },
 			"work tree": func() error { _, err := r.Changes(t.Context(), base, ""); return err },
 			"files":     func() error { _, err := r.Files(t.Context(), base); return err },
-			"objects":   func() error { _, err := r.Objects(t.Context(), base, []string{"a/x"}); return err },
+			"contents":  func() error { _, err := r.Contents(t.Context(), base, []string{"a/x"}); return err },
 			"fs": func() error {
 				fsys, err := r.FS(t.Context(), base)
 				if err != nil {

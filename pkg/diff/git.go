@@ -81,6 +81,16 @@ func (g *gitProgram) object(ctx context.Context, id string) ([]byte, error) {
 	return data, err
 }
 
+func (g *gitProgram) readAll(ctx context.Context, ids []string) ([][]byte, error) {
+	all, err := g.local.getAll(ctx, ids)
+	for i := 0; err == nil && i < len(all); i++ {
+		if all[i] == nil {
+			all[i], err = g.object(ctx, ids[i]) // which fetches it, or says what is wrong
+		}
+	}
+	return all, err
+}
+
 // partial says whether git can fetch objects that the clone left out.
 func (g *gitProgram) partial(ctx context.Context) bool {
 	config, err := g.config(ctx)

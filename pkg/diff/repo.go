@@ -44,6 +44,8 @@ type backend interface {
 	commit(ctx context.Context, rev string) (Commit, error)
 	// object reads a tree, blob or commit.
 	object(ctx context.Context, id string) ([]byte, error)
+	// readAll reads many of them, in their order.
+	readAll(ctx context.Context, ids []string) ([][]byte, error)
 	// changes compares two trees; the result is sorted by path.
 	changes(ctx context.Context, base, head string) ([]Change, error)
 	// entries lists the files of a tree, sorted by path.
@@ -192,27 +194,6 @@ func (r *Repo) FS(ctx context.Context, rev string) (fs.FS, error) {
 		return nil, err
 	}
 	return newTreeFS(ctx, newTrees(r.backend), c), nil
-}
-
-// Objects gives the object ids of files and directories of a revision. Paths
-// that are not there are not in the map. "." is the whole tree.
-func (r *Repo) Objects(ctx context.Context, rev string, paths []string) (map[string]string, error) {
-	c, err := r.Commit(ctx, rev)
-	if err != nil {
-		return nil, err
-	}
-	t := newTrees(r.backend)
-	found := make(map[string]string, len(paths))
-	for _, p := range paths {
-		e, ok, err := t.lookup(ctx, c.Tree, p)
-		if err != nil {
-			return nil, fmt.Errorf("looking for %s in %s: %w", quote.Text(p), quote.Text(rev), err)
-		}
-		if ok {
-			found[p] = e.id
-		}
-	}
-	return found, nil
 }
 
 // Ancestor says whether older is an ancestor of newer, or the same commit. In a

@@ -277,8 +277,8 @@ func TestSHA256(t *testing.T) {
 	if got, err := r.Changes(t.Context(), first, ""); err != nil || text(got) != "M \"a\"\nM \"d/b\"\nA \"l\"\n" {
 		t.Errorf("got %v, %v", got, err)
 	}
-	if got, err := r.Objects(t.Context(), first, []string{"d"}); err != nil || got["d"] != c.git("rev-parse", "HEAD~1:d") {
-		t.Errorf("got %v, %v", got, err)
+	if got, err := r.Contents(t.Context(), first, []string{"d/b"}); err != nil || string(got["d/b"])+"\n" != c.git("cat-file", "blob", "HEAD~1:d/b")+"\n" {
+		t.Errorf("got %q, %v", got, err)
 	}
 	if _, err := open(t.Context(), c.dir, ""); !errors.Is(err, failure.ErrInput) || failure.Hint(err) == "" {
 		t.Errorf("without git: %v", err)

@@ -87,6 +87,17 @@ func (s *store) object(ctx context.Context, id string) ([]byte, error) {
 	return data, err
 }
 
+func (s *store) readAll(ctx context.Context, ids []string) ([][]byte, error) {
+	all := make([][]byte, len(ids))
+	for i, id := range ids {
+		var err error
+		if all[i], err = s.object(ctx, id); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
 func (s *store) read(ctx context.Context, id string) (plumbing.ObjectType, []byte, error) {
 	s.turn.Lock()
 	defer s.turn.Unlock()

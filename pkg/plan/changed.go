@@ -2,12 +2,10 @@ package plan
 
 import (
 	"context"
-	"errors"
-	"io/fs"
+	"maps"
 	"path"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/pipegen/pipegen/pkg/config"
 	"github.com/pipegen/pipegen/pkg/diff"
@@ -50,17 +48,19 @@ func (c *Checkout) Diff(ctx context.Context) (*Difference, error) {
 	if err != nil {
 		return nil, err
 	}
-	found := projectsOf{fsys: c.FS, globs: root.Projects, known: map[string]bool{}}
 	var kept []diff.Change
 	for _, ch := range c.Changes {
 		if !matchAny(root.Ignore, ch.Path) {
 			kept = append(kept, ch)
-			found.above(ch.Path)
 		}
 	}
-	byDir, _ := diff.Attribute(kept, found.dirs)
+	configs, err := c.configsAbove(ctx, kept, root.Projects)
+	if err != nil {
+		return nil, err
+	}
+	byDir, _ := diff.Attribute(kept, slices.Collect(maps.Keys(configs)))
 	for dir, changes := range byDir {
-		name, err := config.ProjectName(c.FS, dir)
+		name, err := config.ProjectName(dir, configs[dir])
 		if err != nil {
 			return nil, err
 		}
@@ -89,30 +89,26 @@ func (c *Checkout) allProjects(ctx context.Context, d *Difference) error {
 	return nil
 }
 
-// projectsOf finds the project directories above paths, asking for each
-// directory once.
-type projectsOf struct {
-	fsys  fs.FS
-	globs []string
-	known map[string]bool
-	dirs  []string
-}
-
-func (f *projectsOf) above(p string) {
-	for dir := path.Dir(p); ; dir = path.Dir(dir) {
-		if f.known[dir] {
-			return
-		}
-		f.known[dir] = true
-		if len(f.globs) == 0 || matchAny(f.globs, dir) {
-			_, err := fs.Stat(f.fsys, join(dir, config.BuildFile))
-			// What cannot be looked at may be a project: reading it will say.
-			if err == nil || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
-				f.dirs = append(f.dirs, dir)
+// configsAbove gives the text of the build-config.yaml of every project
+// directory above the changed paths.
+func (c *Checkout) configsAbove(ctx context.Context, changes []diff.Change, globs []string) (map[string][]byte, error) {
+	seen := map[string]bool{}
+	var files []string
+	for _, ch := range changes {
+		for dir := path.Dir(ch.Path); !seen[dir]; dir = path.Dir(dir) {
+			seen[dir] = true
+			if len(globs) == 0 || matchAny(globs, dir) {
+				files = append(files, join(dir, config.BuildFile))
 			}
 		}
-		if dir == "." {
-			return
-		}
 	}
+	texts, err := c.Repo.Contents(ctx, c.rev, files)
+	if err != nil {
+		return nil, err
+	}
+	configs := make(map[string][]byte, len(texts))
+	for file, text := range texts {
+		configs[path.Dir(file)] = text
+	}
+	return configs, nil
 }
