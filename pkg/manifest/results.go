@@ -132,20 +132,3 @@ func WritePublished(dir string, pub plan.Published) error {
 	}
 	return nil
 }
-
-// ReadPublished reads what WritePublished left for an image.
-func ReadPublished(dir, name string) (plan.Published, error) {
-	var pub plan.Published
-	file := plan.PublishedFile(dir, name)
-	err := readJSON(file, &pub)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return plan.Published{}, failure.WithHint(fmt.Errorf("image %s has not been published: there is no %s", name, file), "run pipegen manifest %s first", name)
-	case err == nil && (pub.Name != name || !digestPattern.MatchString(pub.Digest)):
-		err = errors.New("it is not what a publication leaves")
-	}
-	if err != nil {
-		return plan.Published{}, fmt.Errorf("reading %s: %w", file, err)
-	}
-	return pub, nil
-}
