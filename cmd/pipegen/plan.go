@@ -40,12 +40,8 @@ func (p *planning) flags(flags *pflag.FlagSet) {
 
 // checkout finds the checkout, its head and its base, and says which base.
 func (a *app) checkout(ctx context.Context, p planning) (*plan.Checkout, error) {
-	registry := p.registry
-	if registry == "" {
-		registry = a.getenv("PIPEGEN_REGISTRY")
-	}
 	return plan.Open(ctx, plan.Request{
-		Dir: ".", Base: p.base, Head: p.head, Registry: registry, Date: p.date,
+		Dir: ".", Base: p.base, Head: p.head, Registry: p.registry, Date: p.date,
 		Getenv: a.getenv, ReadFile: os.ReadFile, Now: time.Now,
 	})
 }

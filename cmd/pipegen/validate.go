@@ -94,13 +94,7 @@ func (a *app) check(ctx context.Context, paths []string) (config.Faults, error) 
 	if cfg != nil {
 		faults = append(slices.Clone(faults), cfg.Warnings...)
 		if err == nil {
-			registry := cfg.Pipegen.Registry
-			for _, name := range []string{"ECR_REGISTRY", "PIPEGEN_REGISTRY"} {
-				if v := a.getenv(name); v != "" && (registry == "" || name == "PIPEGEN_REGISTRY") {
-					registry = v
-				}
-			}
-			faults = append(faults, plan.Check(cfg, fsys, registry)...)
+			faults = append(faults, plan.Check(cfg, fsys, plan.Registry("", cfg.Pipegen, a.getenv))...)
 		}
 	}
 	faults = slices.DeleteFunc(faults, func(f config.Fault) bool {

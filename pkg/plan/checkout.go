@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path"
 	"reflect"
 	"strings"
 	"time"
@@ -23,7 +22,7 @@ type Request struct {
 	// Revisions as git names them; empty: the base is found, the head is what
 	// is checked out.
 	Base, Head string
-	// Registry as flag or environment give it; empty: pipegen.yaml, then $ECR_REGISTRY.
+	// Registry that is asked for; empty: see Registry.
 	Registry string
 	// Time of the plan: RFC 3339 or YYYY-MM-DD, UTC; empty: the pipeline's, else Now.
 	Date string
@@ -107,6 +106,12 @@ func created(r Request, ci diff.CI) (time.Time, error) {
 	return r.Now().UTC(), nil
 }
 
+// Registry is the registry in force: the one asked for, $PIPEGEN_REGISTRY, that
+// of pipegen.yaml, or $ECR_REGISTRY; "" if nothing names one.
+func Registry(asked string, p config.Pipegen, getenv func(string) string) string {
+	return strings.TrimSuffix(firstOf(asked, getenv("PIPEGEN_REGISTRY"), p.Registry, getenv("ECR_REGISTRY")), "/")
+}
+
 func checkRegistry(registry string) error {
 	if strings.Contains(registry, "://") {
 		return failure.WithHint(failure.Input("registry %q has a scheme", registry), "write host[:port][/path], without https://")
@@ -130,7 +135,7 @@ func (c *Checkout) Load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.Registry = strings.TrimSuffix(firstOf(c.flag, c.Config.Pipegen.Registry, c.getenv("ECR_REGISTRY")), "/")
+	c.Registry = Registry(c.flag, c.Config.Pipegen, c.getenv)
 	return checkRegistry(c.Registry)
 }
 
@@ -232,24 +237,11 @@ func (c *Checkout) defaultsChanged(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("reading %s at the base: %w", config.PipegenFile, err)
 	}
-	before, err := config.Load(onlyFile{old, config.PipegenFile}, []string{config.PipegenFile}, config.Options{})
-	if err != nil || before == nil {
-		return !errors.Is(err, fs.ErrNotExist), nil
+	before, err := config.LoadPipegen(old)
+	if err != nil {
+		return true, nil // faults of the base are not this commit's
 	}
-	return !reflect.DeepEqual(before.Pipegen.Defaults, c.Config.Pipegen.Defaults), nil
-}
-
-// onlyFile is a file system with one file of another.
-type onlyFile struct {
-	fs.FS
-	name string
-}
-
-func (o onlyFile) Open(name string) (fs.File, error) {
-	if path.Clean(name) != o.name {
-		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
-	}
-	return o.FS.Open(name)
+	return !reflect.DeepEqual(before.Defaults, c.Config.Pipegen.Defaults), nil
 }
 
 // Bytes is the plan's JSON.

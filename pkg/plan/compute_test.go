@@ -120,14 +120,16 @@ func TestSelection(t *testing.T) {
 		changed   []string
 		want      string
 	}{
-		"nothing":               {changed: []string{"docs/unrelated.md"}},
-		"one":                   {changed: []string{"p/tool/Dockerfile"}, want: "tool(changed=p/tool/Dockerfile)"},
-		"readme":                {changed: []string{"p/app/README.md"}},
-		"dependents":            {changed: []string{"p/base/x"}, want: "base(changed=p/base/x) app(dependency=base)"},
-		"watched":               {changed: []string{"shared/lib.sh"}, want: "app(watched=shared/lib.sh)"},
-		"nested to the deepest": {changed: []string{"p/tool/sub/inner/x"}, want: "inner(changed=p/tool/sub/inner/x)"},
-		"beside the nested one": {changed: []string{"p/tool/sub/notes.txt"}, want: "tool(changed=p/tool/sub/notes.txt)"},
-		"targets":               {changed: []string{"many/x"}, want: "many-a(changed=many/x) many-b(changed=many/x)"},
+		"nothing":                         {changed: []string{"docs/unrelated.md"}},
+		"one":                             {changed: []string{"p/tool/Dockerfile"}, want: "tool(changed=p/tool/Dockerfile)"},
+		"readme":                          {changed: []string{"p/app/README.md"}},
+		"dependents":                      {changed: []string{"p/base/x"}, want: "base(changed=p/base/x) app(dependency=base)"},
+		"watched":                         {changed: []string{"shared/lib.sh"}, want: "app(watched=shared/lib.sh)"},
+		"ignored, though watched":         {changed: []string{"shared/README.md"}},
+		"ignored, though it rebuilds all": {changed: []string{"build/README.md"}},
+		"nested to the deepest":           {changed: []string{"p/tool/sub/inner/x"}, want: "inner(changed=p/tool/sub/inner/x)"},
+		"beside the nested one":           {changed: []string{"p/tool/sub/notes.txt"}, want: "tool(changed=p/tool/sub/notes.txt)"},
+		"targets":                         {changed: []string{"many/x"}, want: "many-a(changed=many/x) many-b(changed=many/x)"},
 		"rebuild all": {changed: []string{"build/rules.mk.txt"}, want: "base(rebuild-all=build/rules.mk.txt) inner(rebuild-all=build/rules.mk.txt) " +
 			"many-a(rebuild-all=build/rules.mk.txt) many-b(rebuild-all=build/rules.mk.txt) tool(rebuild-all=build/rules.mk.txt) app(rebuild-all=build/rules.mk.txt dependency=base)"},
 		"weekly by event": {event: "schedule", want: "tool(weekly=rebuild-weekly.txt:2) app(weekly=rebuild-weekly.txt:4)"},

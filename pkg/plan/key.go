@@ -171,7 +171,7 @@ next:
 func (t *contentTree) matching(globs []string) string {
 	h := sha256.New()
 	for _, e := range t.entries {
-		if matchAny(globs, e.Path) {
+		if matchAny(globs, e.Path) && !matchAny(t.ignore, e.Path) {
 			fmt.Fprintf(h, "%s %s %s\x00", e.Mode, e.Object, e.Path)
 		}
 	}

@@ -124,11 +124,12 @@ func chooseChanged(cs []*candidate, in *Input) error {
 	var changes []diff.Change
 	var everything []Reason
 	for _, ch := range in.Changes {
+		if matchAny(root.Ignore, ch.Path) {
+			continue // whatever else would match it
+		}
+		changes = append(changes, ch)
 		if matchAny(root.RebuildAll, ch.Path) {
 			everything = append(everything, Reason{RebuildAll, ch.Path})
-		}
-		if !matchAny(root.Ignore, ch.Path) {
-			changes = append(changes, ch)
 		}
 	}
 	if in.DefaultsChanged {
@@ -144,7 +145,7 @@ func chooseChanged(cs []*candidate, in *Input) error {
 		for _, ch := range byDir[c.project.Dir] {
 			reasons = append(reasons, Reason{Changed, ch.Path})
 		}
-		for _, ch := range in.Changes {
+		for _, ch := range changes {
 			if len(c.project.Config.Watch) > 0 && matchAny(c.project.Config.Watch, ch.Path) {
 				reasons = append(reasons, Reason{Watched, ch.Path})
 			}
