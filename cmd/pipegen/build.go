@@ -36,8 +36,10 @@ func (w *working) flags(a *app, flags *pflag.FlagSet) {
 
 func (w *working) resultFlags(a *app, flags *pflag.FlagSet) {
 	flags.StringVar(&w.metadata, "metadata-dir", orElse(a.getenv("PIPEGEN_METADATA_DIR"), ".pipegen"), "`DIR` for the results of builds and publishing")
-	flags.StringSliceVar(&w.insecure, "insecure-registry", nil, "`HOST[:PORT]` that may be reached over plain HTTP; loopback always may; repeats")
+	flags.StringSliceVar(&w.insecure, "insecure-registry", nil, insecureUsage)
 }
+
+const insecureUsage = "`HOST[:PORT]` that may be reached over plain HTTP; loopback always may; repeats"
 
 func orElse(value, otherwise string) string {
 	if value != "" {
@@ -65,9 +67,9 @@ func (w working) ready(p *plan.Plan) error {
 	return nil
 }
 
-func (a *app) registryClient(p *plan.Plan) *registry.Client {
+func (a *app) registryClient(insecure []string) *registry.Client {
 	return registry.New(registry.Options{
-		Insecure: p.Publish.Insecure, Getenv: a.getenv, UserAgent: "pipegen/" + version, Warn: a.warn,
+		Insecure: insecure, Getenv: a.getenv, UserAgent: "pipegen/" + version, Warn: a.warn,
 	})
 }
 
@@ -128,7 +130,7 @@ it this command refuses, and pipegen run gives it a root of its own.`,
 			if err := w.ready(p); err != nil {
 				return err
 			}
-			job.Registry = a.registryClient(p)
+			job.Registry = a.registryClient(p.Publish.Insecure)
 			result, err := engine.Run(cmd.Context(), job)
 			if err != nil {
 				return err
@@ -182,7 +184,7 @@ func (a *app) manifestCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			client := a.registryClient(p)
+			client := a.registryClient(p.Publish.Insecure)
 			published, err := a.publishAll(cmd.Context(), client, p, images, w.metadata, rollback)
 			if werr := a.writePublished(form, published); err == nil {
 				err = werr

@@ -6,8 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,12 +20,14 @@ import (
 	"github.com/pipegen/pipegen/pkg/failure"
 	"github.com/pipegen/pipegen/pkg/plan"
 	"github.com/pipegen/pipegen/pkg/quote"
+	"github.com/pipegen/pipegen/pkg/registry"
 )
 
 // planning holds the flags of every command that looks at a checkout.
 type planning struct {
 	base, head, date, registry string
 	selects                    []string
+	insecure                   []string
 }
 
 func (p *planning) compareFlags(flags *pflag.FlagSet) {
@@ -33,9 +37,13 @@ func (p *planning) compareFlags(flags *pflag.FlagSet) {
 
 func (p *planning) flags(flags *pflag.FlagSet) {
 	p.compareFlags(flags)
-	flags.StringArrayVar(&p.selects, "select", nil, "`WHAT` to build: changed, all, weekly or names; repeats, takes lists (default: weekly for schedules, else changed)")
+	flags.StringArrayVar(&p.selects, "select", nil, "`WHAT` to build: changed, missing, stale, weekly, all or names; repeats, takes lists (default: weekly for schedules, changed,missing on the default branch in CI, else changed)")
 	flags.StringVar(&p.date, "date", "", "`TIME` of the plan, RFC 3339 or YYYY-MM-DD (default: the pipeline's, else now)")
 	flags.StringVar(&p.registry, "registry", "", "`REGISTRY`, in layout tag with the repository (default: $PIPEGEN_REGISTRY, pipegen.yaml, $ECR_REGISTRY)")
+}
+
+func (p *planning) insecureFlag(flags *pflag.FlagSet) {
+	flags.StringSliceVar(&p.insecure, "insecure-registry", nil, insecureUsage)
 }
 
 // checkout finds the checkout, its head and its base, and says which base.
@@ -43,6 +51,12 @@ func (a *app) checkout(ctx context.Context, p planning) (*plan.Checkout, error) 
 	return plan.Open(ctx, plan.Request{
 		Dir: ".", Base: p.base, Head: p.head, Registry: p.registry, Date: p.date,
 		Getenv: a.getenv, ReadFile: os.ReadFile, Now: time.Now,
+		Resolve: func(ctx context.Context, repo, ref string, auth *config.UpstreamAuth) (string, error) {
+			return engine.ResolveRef(ctx, repo, ref, auth, a.getenv)
+		},
+		Client: func(publish config.Publish) *registry.Client {
+			return a.registryClient(append(slices.Clone(p.insecure), publish.Insecure...))
+		},
 	})
 }
 
@@ -52,16 +66,14 @@ func (a *app) makePlan(ctx context.Context, p planning, names []string) (*plan.P
 	if err != nil {
 		return nil, nil, err
 	}
-	sel := plan.ParseSelection(p.selects, names).Or(c.CI.Event)
-	made, warnings, err := c.Plan(ctx, sel, func(ctx context.Context, repo, ref string, auth *config.UpstreamAuth) (string, error) {
-		return engine.ResolveRef(ctx, repo, ref, auth, a.getenv)
-	})
+	sel := plan.ParseSelection(p.selects, names)
+	made, warnings, err := c.Plan(ctx, sel)
 	a.warnings(warnings)
 	if err != nil {
 		return nil, c, err
 	}
 	switch {
-	case !sel.Changed:
+	case !sel.Or(c.CI, false).Changed:
 	case c.Base.Usable:
 		a.note("base %.7s: %s", c.Base.Commit, c.Base.How)
 	default:
@@ -84,27 +96,25 @@ func (a *app) planCommand() *cobra.Command {
   pipegen plan --select all -f json -o plan.json
   pipegen plan app worker`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := format(form, "table", "json"); err != nil {
+			if err := format(form, "table", "json", "dot", "mermaid"); err != nil {
 				return err
 			}
 			made, _, err := a.makePlan(cmd.Context(), p, args)
 			if err != nil {
 				return err
 			}
-			var table bytes.Buffer
+			var data, table bytes.Buffer
 			if err := made.WriteTable(&table); err != nil {
 				return err
 			}
-			data := table.Bytes()
-			if form == "json" {
-				if data, err = made.Bytes(); err != nil {
-					return err
-				}
-			}
-			if err := a.write(output, data); err != nil {
+			write := map[string]func(io.Writer) error{"table": made.WriteTable, "json": made.Write, "dot": made.WriteDOT, "mermaid": made.WriteMermaid}[form]
+			if err := write(&data); err != nil {
 				return err
 			}
-			if form == "json" && output != "" && output != "-" && !a.quiet && a.logFormat != "json" {
+			if err := a.write(output, data.Bytes()); err != nil {
+				return err
+			}
+			if form != "table" && output != "" && output != "-" && !a.quiet && a.logFormat != "json" {
 				fmt.Fprint(a.stderr, table.String())
 			}
 			if exit && len(made.Images) > 0 {
@@ -114,8 +124,9 @@ func (a *app) planCommand() *cobra.Command {
 		},
 	}
 	p.flags(cmd.Flags())
-	cmd.Flags().StringVarP(&form, "format", "f", "table", "`FORMAT`: table or json")
-	cmd.Flags().StringVarP(&output, "output", "o", "-", "`FILE` to write; the table of a plan in JSON then goes to stderr")
+	p.insecureFlag(cmd.Flags())
+	cmd.Flags().StringVarP(&form, "format", "f", "table", "`FORMAT`: table, json, dot (Graphviz) or mermaid")
+	cmd.Flags().StringVarP(&output, "output", "o", "-", "`FILE` to write; in other formats the table then goes to stderr")
 	cmd.Flags().BoolVar(&exit, "exit-code", false, "exit with 4 when there is something to build")
 	return cmd
 }

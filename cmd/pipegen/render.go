@@ -92,6 +92,7 @@ func (a *app) dryRunCommand() *cobra.Command {
 		},
 	}
 	p.flags(cmd.Flags())
+	p.insecureFlag(cmd.Flags())
 	return cmd
 }
 

@@ -45,7 +45,7 @@ One failed build fails its image alone.`,
 			if err != nil {
 				return err
 			}
-			client := a.registryClient(made)
+			client := a.registryClient(made.Publish.Insecure)
 			local, err := a.localRunner(ctx, made, client, w, dir, sandbox)
 			if err != nil {
 				return err
@@ -69,6 +69,7 @@ One failed build fails its image alone.`,
 
 func (a *app) planToRun(cmd *cobra.Command, p planning, w working, names []string) (*plan.Plan, error) {
 	if w.plan == "" {
+		p.insecure = w.insecure
 		made, _, err := a.makePlan(cmd.Context(), p, names)
 		return made, err
 	}

@@ -46,6 +46,7 @@ func TestScripts(t *testing.T) {
 			"exits":    exits,
 			"registry": startRegistry,
 			"built":    built,
+			"image":    image,
 			"repeat":   repeat,
 		},
 	})
@@ -102,12 +103,24 @@ func startRegistry(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("REGISTRY", strings.TrimPrefix(server.URL, "http://"))
 }
 
-// built PLAN ID DIR [OS/ARCH] does what a build of the plan leaves: an image
-// under its destination and DIR/builds/ID.json. With OS/ARCH the image is for
-// another platform than the plan says.
+// image PATH:TAG puts a new image into $REGISTRY: a base that moves.
+func image(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 1 {
+		ts.Fatalf("usage: image PATH:TAG")
+	}
+	img, err := random.Image(64, 1)
+	ts.Check(err)
+	ref, err := name.ParseReference(ts.Getenv("REGISTRY") + "/" + args[0])
+	ts.Check(err)
+	ts.Check(remote.Write(ref, img))
+}
+
+// built PLAN ID DIR [OS/ARCH|BASE...] does what a build of the plan leaves: an
+// image under its destination and DIR/builds/ID.json. With OS/ARCH the image
+// is for another platform than the plan says; BASE is PATH:TAG in $REGISTRY.
 func built(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) < 3 {
-		ts.Fatalf("usage: built PLAN ID DIR [OS/ARCH]")
+		ts.Fatalf("usage: built PLAN ID DIR [OS/ARCH|BASE...]")
 	}
 	f, err := os.Open(ts.MkAbs(args[0]))
 	ts.Check(err)
@@ -118,9 +131,17 @@ func built(ts *testscript.TestScript, neg bool, args []string) {
 	if !ok {
 		ts.Fatalf("no build %s", args[1])
 	}
-	platform := b.Platform
-	if len(args) > 3 {
-		platform = args[3]
+	platform, bases := b.Platform, []plan.Base{}
+	for _, arg := range args[3:] {
+		if !strings.Contains(arg, ":") {
+			platform = arg
+			continue
+		}
+		base, err := name.ParseReference(ts.Getenv("REGISTRY") + "/" + arg)
+		ts.Check(err)
+		held, err := remote.Head(base)
+		ts.Check(err)
+		bases = append(bases, plan.Base{Ref: base.String(), Digest: held.Digest.String(), Final: true})
 	}
 	pl, err := v1.ParsePlatform(platform)
 	ts.Check(err)
@@ -143,7 +164,7 @@ func built(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	data, err := json.Marshal(plan.Result{
 		ID: b.ID, Ref: b.Destination, Digest: digest.String(), Size: size, MediaType: string(mediaType), Platform: b.Platform,
-		Bases: []plan.Base{}, Key: planned.Key, Head: p.Head,
+		Bases: bases, Key: planned.Key, Head: p.Head,
 	})
 	ts.Check(err)
 	file := plan.ResultFile(ts.MkAbs(args[2]), b.ID)

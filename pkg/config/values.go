@@ -18,7 +18,7 @@ var (
 	layouts    = []string{"tag", "repository", "git"}
 	mediaTypes = []string{"oci", "docker"}
 	cacheModes = []string{"min", "max"}
-	policies   = []string{"always", "stale"}
+	policies   = []string{PolicyAlways, PolicyStale}
 	ciSystems  = []string{"gitlab", "github", "concourse"}
 	jobKinds   = []string{"build", "manifest", "noop"}
 	// commonPlatforms are for hints.

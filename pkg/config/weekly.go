@@ -15,12 +15,18 @@ import (
 // WeeklyFile lists what is rebuilt weekly.
 const WeeklyFile = "rebuild-weekly.txt"
 
+// Policies of a WeeklyEntry.
+const (
+	PolicyAlways = "always"
+	PolicyStale  = "stale" // only if a base image moved
+)
+
 // WeeklyEntry is one line of rebuild-weekly.txt.
 type WeeklyEntry struct {
 	// Pattern is the name of an image or project, a directory, or a
 	// doublestar glob of them.
 	Pattern string
-	// Policy is always, or stale: only if a base image moved.
+	// PolicyAlways or PolicyStale.
 	Policy string
 	Line   int
 
@@ -71,7 +77,7 @@ func parseWeekly(data []byte) ([]WeeklyEntry, Faults) {
 		if len(words) == 0 {
 			continue
 		}
-		e := WeeklyEntry{Pattern: words[0].text, Policy: "always", Line: number, column: words[0].column}
+		e := WeeklyEntry{Pattern: words[0].text, Policy: PolicyAlways, Line: number, column: words[0].column}
 		if len(words) > 1 {
 			e.Policy = words[1].text
 		}

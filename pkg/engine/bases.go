@@ -69,7 +69,7 @@ func (b *building) resolveBases(ctx context.Context, file string) (map[string]st
 		if err != nil {
 			return nil, err
 		}
-		b.label(labelBases, string(known))
+		b.label(plan.BasesAnnotation, string(known))
 	}
 	return digests, nil
 }

@@ -15,13 +15,6 @@ import (
 	"github.com/pipegen/pipegen/pkg/registry"
 )
 
-// Labels by which a build is known again.
-const (
-	labelKey   = "dev.pipegen.key"
-	labelHead  = "dev.pipegen.head"
-	labelBases = "dev.pipegen.bases"
-)
-
 // adopt gives the result of an earlier run of this build, if the destination
 // holds it: a retried job in a repository with immutable tags could not push
 // again.
@@ -44,10 +37,10 @@ func (b *building) adopt(ctx context.Context) (plan.Result, bool, error) {
 	if err != nil {
 		return plan.Result{}, false, err
 	}
-	if c.Labels[labelKey] != j.Image.Key || c.Labels[labelHead] != j.Plan.Head || !isFor(c.Platform, b.Platform) {
+	if c.Labels[plan.KeyAnnotation] != j.Image.Key || c.Labels[plan.HeadLabel] != j.Plan.Head || !isFor(c.Platform, b.Platform) {
 		return plan.Result{}, false, nil
 	}
-	if err := json.Unmarshal([]byte(firstOf(c.Labels[labelBases], "[]")), &b.bases); err != nil {
+	if err := json.Unmarshal([]byte(firstOf(c.Labels[plan.BasesAnnotation], "[]")), &b.bases); err != nil {
 		return plan.Result{}, false, nil //nolint:nilerr // not ours, then
 	}
 	b.log.say(fmt.Sprintf("%s holds this build already: %s", j.Build.Destination, d.Digest))

@@ -10,24 +10,6 @@ import (
 	"github.com/pipegen/pipegen/pkg/quote"
 )
 
-// What a publication records of itself, as annotations of the index. Moving
-// tags are compared by them.
-const (
-	// CommitAnnotation is the head of the plan, 40 hex digits.
-	CommitAnnotation = "dev.pipegen.commit"
-	// CommittedAnnotation is the committer time of that head, RFC 3339 in UTC.
-	CommittedAnnotation = "dev.pipegen.committed"
-	// CreatedAnnotation is the plan's time, RFC 3339 in UTC.
-	CreatedAnnotation = "dev.pipegen.created"
-	// PipelineAnnotation is the number of the CI pipeline; absent outside CI.
-	PipelineAnnotation = "dev.pipegen.pipeline"
-	// KeyAnnotation is the image's content key.
-	KeyAnnotation = "dev.pipegen.key"
-	// BasesAnnotation lists what the image was built on, as JSON: a list of
-	// REF@DIGEST, or a map from platform to such a list where they differ.
-	BasesAnnotation = "dev.pipegen.bases"
-)
-
 // Annotations and labels of the OCI image specification.
 const (
 	ociCreated    = "org.opencontainers.image.created"
@@ -63,17 +45,45 @@ func annotations(p *plan.Plan, img *plan.Image, results []plan.Result) map[strin
 		a[ociVersion] = img.Source.Ref
 	}
 	a[ociBaseName], a[ociBaseDigest] = finalBase(results)
+	return recorded(a, p, img, bases(results))
+}
+
+// again are the annotations of an index over what was published before. What
+// they say of the images stays, what they say of the publication is new.
+func again(p *plan.Plan, img *plan.Image, before map[string]string) map[string]string {
+	a := map[string]string{}
+	for _, key := range []string{ociTitle, ociCreated, ociRevision, ociSource, ociVersion, ociBaseName, ociBaseDigest} {
+		a[key] = before[key]
+	}
+	return recorded(a, p, img, before[plan.BasesAnnotation])
+}
+
+// recorded puts the configured annotations over those of the images, and
+// pipegen's own over both.
+func recorded(a map[string]string, p *plan.Plan, img *plan.Image, bases string) map[string]string {
 	maps.Copy(a, img.Annotations)
 	maps.Copy(a, map[string]string{
-		CommitAnnotation:    p.Head,
-		CommittedAnnotation: timestamp(p.Committed),
-		CreatedAnnotation:   timestamp(p.Created),
-		PipelineAnnotation:  p.Pipeline,
-		KeyAnnotation:       img.Key,
-		BasesAnnotation:     bases(results),
+		plan.CommitAnnotation:    p.Head,
+		plan.CommittedAnnotation: timestamp(p.Committed),
+		plan.CreatedAnnotation:   timestamp(p.Created),
+		plan.PipelineAnnotation:  p.Pipeline,
+		plan.KeyAnnotation:       img.Key,
+		plan.InputsAnnotation:    inputs(img),
+		plan.BasesAnnotation:     bases,
 	})
 	maps.DeleteFunc(a, func(_, v string) bool { return v == "" })
 	return a
+}
+
+func inputs(img *plan.Image) string {
+	if len(img.Inputs) == 0 {
+		return ""
+	}
+	raw, err := json.Marshal(img.Inputs)
+	if err != nil {
+		return "" // strings always marshal
+	}
+	return string(raw)
 }
 
 func timestamp(t time.Time) string {
@@ -115,7 +125,7 @@ func finalBase(results []plan.Result) (ref, digest string) {
 	return ref, digest
 }
 
-// bases gives the value of BasesAnnotation, or "" when there is none.
+// bases gives the value of plan.BasesAnnotation, or "" when there is none.
 func bases(results []plan.Result) string {
 	all := make(map[string][]string, len(results))
 	var first []string

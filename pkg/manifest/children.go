@@ -120,11 +120,8 @@ func missing(err error) error {
 // any depth of nested indexes. What it is must be what was reported.
 func expand(ctx context.Context, c *registry.Client, repository string, d registry.Descriptor, depth int) (images, attestations []v1.Descriptor, err error) {
 	if !registry.IsIndex(d.MediaType) {
-		hash, err := v1.NewHash(d.Digest)
-		if err != nil {
-			return nil, nil, err
-		}
-		return []v1.Descriptor{{MediaType: types.MediaType(d.MediaType), Digest: hash, Size: d.Size}}, nil, nil
+		image, err := descriptor(d)
+		return []v1.Descriptor{image}, nil, err
 	}
 	if depth == maxDepth {
 		return nil, nil, fmt.Errorf("index %s: nested more than %d deep", d.Digest, maxDepth)
@@ -152,6 +149,11 @@ func expand(ctx context.Context, c *registry.Client, repository string, d regist
 		}
 	}
 	return images, attestations, nil
+}
+
+func descriptor(d registry.Descriptor) (v1.Descriptor, error) {
+	hash, err := v1.NewHash(d.Digest)
+	return v1.Descriptor{MediaType: types.MediaType(d.MediaType), Digest: hash, Size: d.Size}, err
 }
 
 // flat is what one index holds, by kind.

@@ -32,7 +32,9 @@ type Options struct {
 // Publish joins the results of an image's builds and puts its tags on them:
 // the fixed tag of the plan first, then the key tag, the moving tags last. It
 // is safe to repeat: what is done already is left alone, and the same plan
-// and results give the same bytes.
+// and results give the same bytes. An image that the plan only retags has no
+// results: what an earlier publication joined is joined anew, under this
+// plan's tags.
 //
 // A moving tag that holds a later publication is left and listed in Kept. An
 // error wraps *registry.ImmutableError when the registry does not let a tag be
@@ -50,16 +52,22 @@ func Publish(ctx context.Context, c *registry.Client, p *plan.Plan, img *plan.Im
 }
 
 func publish(ctx context.Context, c *registry.Client, p *plan.Plan, img *plan.Image, results []plan.Result, o Options) (plan.Published, error) {
-	results, err := match(p, img, results)
-	if err != nil {
-		return plan.Published{}, err
+	if len(img.Tags) == 0 {
+		return plan.Published{}, failure.WithHint(failure.Input("it has no tags"), "a tree with uncommitted changes is not published from CI")
 	}
 	repository, err := registry.ParseReference(img.Repository)
 	if err != nil {
 		return plan.Published{}, err
 	}
 	c.WillPush(repository.Repository())
-	made, err := parts(ctx, c, img, results)
+	var made []part
+	var notes map[string]string // annotations of the index
+	if img.Retag != "" {
+		made, notes, err = before(ctx, c, p, img)
+	} else if results, err = match(p, img, results); err == nil {
+		made, err = parts(ctx, c, img, results)
+		notes = annotations(p, img, results)
+	}
 	if err != nil {
 		return plan.Published{}, err
 	}
@@ -67,7 +75,7 @@ func publish(ctx context.Context, c *registry.Client, p *plan.Plan, img *plan.Im
 	w := &writer{client: c, plan: p, image: img, options: o}
 	if img.Index {
 		var left int
-		w.raw, w.mediaType, left, err = join(p, img, results, made)
+		w.raw, w.mediaType, left, err = join(p, notes, made)
 		if err != nil {
 			return plan.Published{}, err
 		}
@@ -100,8 +108,6 @@ func match(p *plan.Plan, img *plan.Image, results []plan.Result) ([]plan.Result,
 		return nil, failure.Input("it has no builds")
 	case !img.Index && len(img.Builds) != 1:
 		return nil, failure.Input("index: false needs one platform, it has %d", len(img.Builds))
-	case len(img.Tags) == 0:
-		return nil, failure.WithHint(failure.Input("it has no tags"), "a tree with uncommitted changes is not published from CI")
 	}
 	out := make([]plan.Result, 0, len(img.Builds))
 	for i := range img.Builds {
@@ -155,8 +161,8 @@ func match(p *plan.Plan, img *plan.Image, results []plan.Result) ([]plan.Result,
 // join makes the index: images in the order of the plan, then their
 // attestations. left is how many of these a Docker list, which has no
 // annotations to refer by, had to leave out.
-func join(p *plan.Plan, img *plan.Image, results []plan.Result, made []part) (raw []byte, mediaType string, left int, err error) {
-	index := v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex, Annotations: annotations(p, img, results)}
+func join(p *plan.Plan, notes map[string]string, made []part) (raw []byte, mediaType string, left int, err error) {
+	index := v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex, Annotations: notes}
 	docker := p.Publish.MediaType == "docker"
 	if docker {
 		index.MediaType, index.Annotations = types.DockerManifestList, nil

@@ -47,7 +47,7 @@ func golden(t *testing.T, name string, raw []byte) {
 func TestPublish(t *testing.T) {
 	w := newWorld(t, []string{"linux/amd64", "linux/arm64"})
 	w.image.Tags = append(w.image.Tags, "app-v1")
-	w.image.Annotations = map[string]string{"org.opencontainers.image.title": "The app", CommitAnnotation: "not the user's"}
+	w.image.Annotations = map[string]string{"org.opencontainers.image.title": "The app", plan.CommitAnnotation: "not the user's"}
 	slices.Reverse(w.results) // the order of the plan counts
 	pub := w.mustPublish(t)
 	if want := []string{fixedTag, keyTag, "app-latest", "app-v1"}; !slices.Equal(pub.Tags, want) || len(pub.Kept) > 0 {

@@ -116,9 +116,9 @@ func TestMovingTagsByLabels(t *testing.T) {
 		"earlier revision": {map[string]string{ociRevision: commit(9)}, true},
 		"later time":       {map[string]string{ociCreated: "2026-11-22T00:00:00Z"}, false},
 		"earlier time":     {map[string]string{ociCreated: "2026-11-20T00:00:00Z"}, true},
-		"pipegen's own":    {map[string]string{CommitAnnotation: commit(11), ociRevision: commit(1)}, false},
+		"pipegen's own":    {map[string]string{plan.CommitAnnotation: commit(11), ociRevision: commit(1)}, false},
 		"nothing":          {nil, true},
-		"nonsense":         {map[string]string{ociCreated: "yesterday", CommittedAnnotation: "\x1b"}, true},
+		"nonsense":         {map[string]string{ociCreated: "yesterday", plan.CommittedAnnotation: "\x1b"}, true},
 	} {
 		for _, form := range []string{"bare", "docker"} {
 			t.Run(name+" "+form, func(t *testing.T) {

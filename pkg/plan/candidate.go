@@ -27,6 +27,11 @@ type candidate struct {
 	commit  string // of the upstream repository
 	key     string
 	inputs  []KeyInput
+
+	weekly               *config.WeeklyEntry
+	notMissing, notStale string // why these do not select it
+	held                 string // digest under its key tag
+	retag                string // that digest, if it is published again instead of built
 }
 
 // edge says that an image is built on another one, and who says so.
@@ -51,6 +56,7 @@ func candidates(cfg *config.Repository, n naming) []*candidate {
 				if len(p.Config.Targets) > 0 {
 					spec.Target = img.Target
 				}
+				spec.BuilderImage = firstOf(spec.BuilderImage, engineImage(cfg.Pipegen.Images, spec.Engine))
 				c.specs = append(c.specs, spec)
 			}
 			cs = append(cs, c)
@@ -61,6 +67,8 @@ func candidates(cfg *config.Repository, n naming) []*candidate {
 }
 
 func (c *candidate) upstream() bool { return c.project.Config.UpstreamRepo != "" }
+
+func (c *candidate) index() bool { return c.project.Config.Index == nil || *c.project.Config.Index }
 
 // Arguments that pipegen gives every build; a Dockerfile that declares one
 // with ARG can use it.

@@ -13,6 +13,7 @@ import (
 	"github.com/pipegen/pipegen/pkg/config"
 	"github.com/pipegen/pipegen/pkg/diff"
 	"github.com/pipegen/pipegen/pkg/failure"
+	"github.com/pipegen/pipegen/pkg/registry"
 )
 
 // Request says which checkout to look at, and with what.
@@ -30,6 +31,11 @@ type Request struct {
 	Getenv   func(string) string
 	ReadFile func(string) ([]byte, error)
 	Now      func() time.Time
+
+	// Resolve gives the commit of an upstream ref.
+	Resolve Resolver
+	// Client makes the client that asks registries what is published.
+	Client func(config.Publish) *registry.Client
 }
 
 // Checkout is a repository with its configuration, and what changed in it.
@@ -46,9 +52,8 @@ type Checkout struct {
 	// Whether the work tree is what is built, and differs from the head.
 	Dirty bool
 
-	rev    string // "" for the work tree
-	flag   string // registry as asked for
-	getenv func(string) string
+	rev     string // "" for the work tree
+	request Request
 }
 
 // Open finds the checkout, the head and the base to compare with. Errors are
@@ -62,7 +67,7 @@ func Open(ctx context.Context, r Request) (*Checkout, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Checkout{Repo: repo, CI: ci, flag: r.Registry, getenv: r.Getenv}
+	c := &Checkout{Repo: repo, CI: ci, request: r}
 	if c.Head, err = head(ctx, repo, r.Head); err != nil {
 		return nil, err
 	}
@@ -130,12 +135,12 @@ func (c *Checkout) Load(ctx context.Context) error {
 		return err
 	}
 	c.Config, err = config.Load(c.FS, files, config.Options{
-		CheckReadme: strings.EqualFold(c.getenv("CHECK_README"), "true"), Getenv: c.getenv,
+		CheckReadme: strings.EqualFold(c.request.Getenv("CHECK_README"), "true"), Getenv: c.request.Getenv,
 	})
 	if err != nil {
 		return err
 	}
-	c.Registry = Registry(c.flag, c.Config.Pipegen, c.getenv)
+	c.Registry = Registry(c.request.Registry, c.Config.Pipegen, c.request.Getenv)
 	return checkRegistry(c.Registry)
 }
 
@@ -180,40 +185,50 @@ func (c *Checkout) matters(uncommitted []diff.Change) bool {
 	return len(uncommitted) > len(outside)
 }
 
-// Resolver gives the commit of an upstream ref.
-type Resolver func(ctx context.Context, repo, ref string, auth *config.UpstreamAuth) (string, error)
-
 // Plan makes the plan of this checkout. Errors are those of Load and Compute.
 // Warnings come back beside it.
-func (c *Checkout) Plan(ctx context.Context, sel Selection, resolve Resolver) (*Plan, config.Faults, error) {
-	if err := c.Load(ctx); err != nil {
+func (c *Checkout) Plan(ctx context.Context, sel Selection) (*Plan, config.Faults, error) {
+	in, err := c.input(ctx, sel)
+	if err != nil {
 		return nil, nil, err
 	}
+	p, warnings, err := Compute(ctx, *in)
+	return p, append(c.Config.Warnings, warnings...), err
+}
+
+// input gathers what a plan is made from.
+func (c *Checkout) input(ctx context.Context, sel Selection) (*Input, error) {
+	if err := c.Load(ctx); err != nil {
+		return nil, err
+	}
 	if err := c.compare(ctx); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	entries, err := c.Repo.Entries(ctx, c.rev)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	changed, err := c.defaultsChanged(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	p, warnings, err := Compute(ctx, Input{
+	in := &Input{
 		Config: c.Config, FS: c.FS, Selection: sel,
 		CI: c.CI, Head: c.Head, Base: c.Base, Changes: c.Changes, DefaultsChanged: changed,
 		Dirty: c.Dirty, Branch: c.branch(), Entries: entries,
-		Created: c.Created, Registry: c.Registry, SourceURL: firstOf(c.getenv("CI_PROJECT_URL"), githubURL(c.getenv), c.Repo.RemoteURL()),
-		Getenv: c.getenv, Resolve: resolve,
-	})
-	return p, append(c.Config.Warnings, warnings...), err
+		Created: c.Created, Registry: c.Registry, SourceURL: firstOf(c.request.Getenv("CI_PROJECT_URL"), githubURL(c.request.Getenv), c.Repo.RemoteURL()),
+		Getenv: c.request.Getenv, Resolve: c.request.Resolve,
+	}
+	if c.Registry != "" {
+		in.Client = c.request.Client(c.Config.Pipegen.Publish)
+	}
+	return in, nil
 }
 
 // branch is what layout git names its tags after: the branch, or for a
 // detached head without a CI system the commit.
 func (c *Checkout) branch() string {
-	return firstOf(c.getenv("CI_COMMIT_REF_NAME"), c.getenv("GITHUB_REF_NAME"), c.Repo.Branch(), short(c.Head.Hash))
+	return firstOf(c.request.Getenv("CI_COMMIT_REF_NAME"), c.request.Getenv("GITHUB_REF_NAME"), c.Repo.Branch(), short(c.Head.Hash))
 }
 
 func githubURL(getenv func(string) string) string {

@@ -2,7 +2,6 @@ package plan
 
 import (
 	"context"
-	"fmt"
 	"io/fs"
 	"maps"
 	"path"
@@ -10,12 +9,10 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/pipegen/pipegen/pkg/config"
 	"github.com/pipegen/pipegen/pkg/diff"
-	"github.com/pipegen/pipegen/pkg/failure"
 	"github.com/pipegen/pipegen/pkg/quote"
+	"github.com/pipegen/pipegen/pkg/registry"
 )
 
 // Input is everything a plan is made from.
@@ -44,17 +41,32 @@ type Input struct {
 
 	// Resolve gives the commit of an upstream ref. It is called once for each
 	// repository and ref that the plan needs, several at a time.
-	Resolve func(ctx context.Context, repo, ref string, auth *config.UpstreamAuth) (string, error)
+	Resolve Resolver
+	// Client asks registries what is published; nil: there is none to ask.
+	Client *registry.Client
 }
 
-// upstreams bounds how many upstream repositories are asked at once.
-const upstreams = 8
+// publishesKeys says whether publications carry key tags.
+func (in *Input) publishesKeys() bool {
+	keys := in.Config.Pipegen.Publish.Keys
+	return keys == nil || *keys
+}
 
 // Compute makes the plan. The error is config.Faults for a configuration that
 // cannot be planned (unknown dependencies, circles, tags that collide), a
-// failure.ErrInput for a selection that names nothing, or what Resolve gave.
+// failure.ErrInput for a selection that names nothing or asks what cannot be
+// asked, what Resolve gave, or an *UndecidedError.
 // Faults that are only warnings come back beside the plan.
 func Compute(ctx context.Context, in Input) (*Plan, config.Faults, error) {
+	w, warnings, err := prepare(ctx, &in)
+	if err != nil {
+		return nil, nil, err
+	}
+	return w.plan(), warnings, nil
+}
+
+// prepare does all that a plan needs but write it down.
+func prepare(ctx context.Context, in *Input) (*work, config.Faults, error) {
 	root := in.Config.Pipegen
 	n := newNaming(in.Registry, root.Layout, in.Created, in.Head.Hash, in.Branch, in.Dirty, in.CI.System != "")
 	cs := candidates(in.Config, n)
@@ -62,21 +74,20 @@ func Compute(ctx context.Context, in Input) (*Plan, config.Faults, error) {
 	if err := faults.Err(); err != nil {
 		return nil, nil, err
 	}
-
-	sel := in.Selection.Or(in.CI.Event)
-	if err := sel.choose(cs, &in); err != nil {
-		return nil, nil, err
+	w := &work{
+		in: in, naming: n, candidates: cs, byName: make(map[string]*candidate, len(cs)), order: order, sel: in.Selection.Or(in.CI, in.Client != nil && in.publishesKeys()),
+		tree: newContentTree(in.Entries, root.Ignore, in.Config.Projects), upstream: upstreamCommits{ask: in.Resolve, known: map[upstreamRef]string{}},
+		asking: asking{in.Client, n, in.publishesKeys()},
 	}
-	dependents(order)
-
-	wanted := needed(cs)
-	if err := resolve(ctx, cs, wanted, in.Resolve); err != nil {
-		return nil, nil, err
+	for _, c := range cs {
+		w.byName[c.name] = c
 	}
-	if err := keys(ctx, order, wanted, newContentTree(in.Entries, root.Ignore, in.Config.Projects)); err != nil {
-		return nil, nil, err
-	}
+	return w, faults, w.choose(ctx)
+}
 
+// plan writes down what was found out.
+func (w *work) plan() *Plan {
+	in, root := w.in, w.in.Config.Pipegen
 	p := &Plan{
 		Version: Version, Event: in.CI.Event, Base: in.Base.Commit, Head: in.Head.Hash, Dirty: in.Dirty,
 		Committed: in.Head.Committed, Created: in.Created.UTC().Truncate(time.Second), Pipeline: in.CI.Pipeline,
@@ -86,22 +97,22 @@ func Compute(ctx context.Context, in Input) (*Plan, config.Faults, error) {
 		Images:  []Image{}, Skipped: []Skipped{},
 	}
 	selected := map[string]bool{}
-	for _, level := range order {
+	for _, level := range w.order {
 		for _, c := range level {
 			if len(c.reasons) == 0 {
 				continue
 			}
 			selected[c.name] = true
-			p.Images = append(p.Images, c.image(&in, n, selected))
+			p.Images = append(p.Images, c.image(in, w.naming, selected))
 		}
 	}
-	for _, c := range cs {
+	for _, c := range w.candidates {
 		if !selected[c.name] {
-			p.Skipped = append(p.Skipped, Skipped{c.name, sel.whyNot(&in)})
+			p.Skipped = append(p.Skipped, Skipped{c.name, w.sel.whyNot(c, in)})
 		}
 	}
-	p.Skipped = append(p.Skipped, deleted(&in)...)
-	return p, faults, nil
+	p.Skipped = append(p.Skipped, deleted(in)...)
+	return p
 }
 
 // Check reports what is wrong with a configuration as a whole: unknown
@@ -123,13 +134,73 @@ func arrange(cs []*candidate, n naming, registry string, fsys fs.FS) ([][]*candi
 	return order, faults
 }
 
-// needed are the selected images and everything that they are built on, whose
-// keys are part of theirs.
-func needed(cs []*candidate) map[string]bool {
-	byName := make(map[string]*candidate, len(cs))
-	for _, c := range cs {
-		byName[c.name] = c
+// work is a plan in the making.
+type work struct {
+	in         *Input
+	naming     naming
+	candidates []*candidate
+	byName     map[string]*candidate
+	order      [][]*candidate // dependencies first
+	sel        Selection
+	tree       *contentTree
+	upstream   upstreamCommits
+	asking     asking
+}
+
+// choose selects the images, with what depends on them, finds out which of
+// them need no build, and gives them their content keys.
+func (w *work) choose(ctx context.Context) error {
+	if err := w.sel.checkAsking(w.in); err != nil {
+		return err
 	}
+	if err := w.sel.choose(w.candidates, w.in); err != nil {
+		return err
+	}
+	if w.sel.Missing {
+		if err := w.keys(ctx, w.candidates); err != nil {
+			return err
+		}
+		if err := w.asking.missing(ctx, w.candidates); err != nil {
+			return err
+		}
+	}
+	if unsure := w.unsure(); len(unsure) > 0 {
+		if err := w.keys(ctx, unsure); err != nil {
+			return err
+		}
+		if err := w.asking.stale(ctx, unsure); err != nil {
+			return err
+		}
+	}
+	dependents(w.order)
+	var selected []*candidate
+	for _, c := range w.candidates {
+		if len(c.reasons) > 0 {
+			selected = append(selected, c)
+		}
+	}
+	if err := w.keys(ctx, selected); err != nil {
+		return err
+	}
+	if w.sel.Missing {
+		return w.asking.reuse(ctx, w.order)
+	}
+	return nil
+}
+
+// unsure are those that are selected only if a base of theirs moved.
+func (w *work) unsure() []*candidate {
+	if w.in.Client == nil {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(w.candidates), func(c *candidate) bool {
+		return !c.pushes() || !w.sel.Stale && (c.weekly == nil || c.weekly.Policy != config.PolicyStale)
+	})
+}
+
+// keys gives candidates their content keys, and first all that they are built
+// on, whose keys are part of theirs.
+func (w *work) keys(ctx context.Context, of []*candidate) error {
 	wanted := map[string]bool{}
 	var want func(c *candidate)
 	want = func(c *candidate) {
@@ -138,44 +209,16 @@ func needed(cs []*candidate) map[string]bool {
 		}
 		wanted[c.name] = true
 		for _, e := range c.edges {
-			want(byName[e.to])
+			want(w.byName[e.to])
 		}
 	}
-	for _, c := range cs {
-		if len(c.reasons) > 0 {
-			want(c)
-		}
+	for _, c := range of {
+		want(c)
 	}
-	return wanted
-}
-
-func resolve(ctx context.Context, cs []*candidate, wanted map[string]bool, ask func(context.Context, string, string, *config.UpstreamAuth) (string, error)) error {
-	type question struct{ repo, ref string }
-	asked := map[question][]*candidate{}
-	for _, c := range cs {
-		if wanted[c.name] && c.upstream() {
-			q := question{c.project.Config.UpstreamRepo, c.project.Config.UpstreamRef}
-			asked[q] = append(asked[q], c)
-		}
+	if err := w.upstream.of(ctx, w.candidates, wanted); err != nil {
+		return err
 	}
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(upstreams)
-	for q, waiting := range asked {
-		g.Go(func() error {
-			commit, err := ask(ctx, q.repo, q.ref, waiting[0].project.Config.UpstreamAuth)
-			if err != nil && failure.Hint(err) == "" {
-				err = failure.WithHint(err, "is the address right, the host reachable, and upstream_auth set if the repository is private?")
-			}
-			if err != nil {
-				return fmt.Errorf("image %s: %w", waiting[0].name, err)
-			}
-			for _, c := range waiting {
-				c.commit = commit
-			}
-			return nil
-		})
-	}
-	return g.Wait()
+	return keys(ctx, w.order, wanted, w.tree)
 }
 
 // image is the candidate's part of the plan. selected holds the images that
@@ -184,9 +227,9 @@ func (c *candidate) image(in *Input, n naming, selected map[string]bool) Image {
 	cfg := c.project.Config
 	img := Image{
 		Name: c.name, Dir: c.project.Dir, Key: c.key, Reasons: c.reasons, Repository: c.repository, Tags: c.tags,
-		Needs: []string{}, Index: cfg.Index == nil || *cfg.Index, Annotations: cfg.Annotations,
+		Needs: []string{}, Index: c.index(), Annotations: cfg.Annotations, Retag: c.retag, Inputs: abridgedInputs(c.inputs), Builds: []Build{},
 	}
-	if keys := in.Config.Pipegen.Publish.Keys; !in.Dirty && (keys == nil || *keys) {
+	if !in.Dirty && in.publishesKeys() {
 		img.KeyTag = n.keyTag(c.name, c.key)
 	}
 	for _, e := range c.edges {
@@ -196,6 +239,9 @@ func (c *candidate) image(in *Input, n naming, selected map[string]bool) Image {
 	}
 	if c.upstream() {
 		img.Source = &Source{Repo: cfg.UpstreamRepo, Ref: cfg.UpstreamRef, Commit: c.commit, Auth: cfg.UpstreamAuth}
+	}
+	if c.retag != "" {
+		return img
 	}
 	for i, pl := range c.platforms {
 		img.Builds = append(img.Builds, c.build(in, n, pl, c.specs[i]))
@@ -213,7 +259,7 @@ func (c *candidate) build(in *Input, n naming, pl config.Platform, s config.Buil
 		Context: join(root, s.ContextPath), Dockerfile: join(root, s.DockerfilePath), Target: s.Target,
 		Args: s.BuildArgs, EngineArgs: s.EngineArgs, Frontend: s.Frontend, FrontendOpts: s.FrontendOpts, Contexts: s.Contexts,
 		Env: s.Env, Outputs: s.Outputs, Labels: c.labels(in, n, s), Cache: s.Cache, Resources: s.Resources, Secrets: s.Secrets,
-		BuilderImage: firstOf(s.BuilderImage, engineImage(in.Config.Pipegen.Images, s.Engine)),
+		BuilderImage: s.BuilderImage,
 		Runner:       s.Runner, RunsOn: runnerOf(in.Config.Pipegen.Runners, pl, in.Getenv), Timeout: s.Timeout,
 	}
 	if s.Engine == "make" {

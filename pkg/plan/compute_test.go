@@ -132,7 +132,7 @@ func TestSelection(t *testing.T) {
 		"targets":                         {changed: []string{"many/x"}, want: "many-a(changed=many/x) many-b(changed=many/x)"},
 		"rebuild all": {changed: []string{"build/rules.mk.txt"}, want: "base(rebuild-all=build/rules.mk.txt) inner(rebuild-all=build/rules.mk.txt) " +
 			"many-a(rebuild-all=build/rules.mk.txt) many-b(rebuild-all=build/rules.mk.txt) tool(rebuild-all=build/rules.mk.txt) app(rebuild-all=build/rules.mk.txt dependency=base)"},
-		"weekly by event": {event: "schedule", want: "tool(weekly=rebuild-weekly.txt:2) app(weekly=rebuild-weekly.txt:4)"},
+		"weekly by event": {event: "schedule", want: "tool(weekly=rebuild-weekly.txt:2) app(weekly=rebuild-weekly.txt:4: without a registry, whether it is stale cannot be told)"},
 		"names":           {selection: Selection{Names: []string{"many", "p/tool/"}}, want: "many-a(named=many) many-b(named=many) tool(named=p/tool/)"},
 		"names add up": {selection: Selection{Changed: true, Names: []string{"inner"}}, changed: []string{"p/tool/x"},
 			want: "inner(named=inner) tool(changed=p/tool/x)"},

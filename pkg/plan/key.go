@@ -20,6 +20,17 @@ type KeyInput struct {
 	Value string `json:"value"`
 }
 
+// abridgedInputs are inputs as a plan and a publication carry them: enough to
+// see which of them differ.
+func abridgedInputs(inputs []KeyInput) map[string]string {
+	out := make(map[string]string, len(inputs))
+	for _, in := range inputs {
+		sum := sha256.Sum256([]byte(in.Value))
+		out[in.Name] = hex.EncodeToString(sum[:6])
+	}
+	return out
+}
+
 // keyVersion changes when the meaning of a content key does.
 const keyVersion = "1"
 
@@ -33,13 +44,16 @@ func keyOf(inputs []KeyInput) (string, error) {
 	return hex.EncodeToString(sum[:]), nil
 }
 
-// keys computes the content keys of the wanted candidates and of what they
-// are built on. order has dependencies first.
+// keys computes the content keys that the wanted candidates do not have yet,
+// what they are built on among them. order has dependencies first.
 func keys(ctx context.Context, order [][]*candidate, wanted map[string]bool, tree *contentTree) error {
 	done := map[string]string{}
 	for _, level := range order {
 		for _, c := range level {
-			if !wanted[c.name] {
+			if c.key != "" {
+				done[c.name] = c.key
+			}
+			if !wanted[c.name] || c.key != "" {
 				continue
 			}
 			if err := ctx.Err(); err != nil {

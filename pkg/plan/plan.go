@@ -63,6 +63,9 @@ type Image struct {
 	Dir string `json:"dir"`
 	// Content key: SHA-256 in hex over everything that decides the image's bytes.
 	Key string `json:"key"`
+	// What went into the key: the name of each input and the first 12 hex digits
+	// of the SHA-256 of its value.
+	Inputs map[string]string `json:"inputs,omitempty"`
 	// Why it is built; never empty.
 	Reasons []Reason `json:"reasons"`
 	// Where its files come from; nil: this repository at the plan's head.
@@ -79,7 +82,10 @@ type Image struct {
 	Index bool `json:"index"`
 	// Annotations of the index, beside pipegen's own.
 	Annotations map[string]string `json:"annotations,omitempty"`
-	Builds      []Build           `json:"builds"`
+	// Digest in Repository of an earlier publication with this very content. It
+	// gets this plan's tags, and Builds is empty.
+	Retag  string  `json:"retag,omitempty"`
+	Builds []Build `json:"builds"`
 }
 
 // Source is an upstream repository at one commit.

@@ -88,6 +88,8 @@ func malformed(name string, data []byte, err error) error {
 // component is what a name may be: it is part of tags, of ids and of file names.
 var component = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
 
+var digest = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+
 // check holds what is true of every plan that Compute made, so that a file
 // that was edited by hand cannot lead a build out of its directories.
 func (p *Plan) check() error {
@@ -109,8 +111,13 @@ func (p *Plan) check() error {
 			}
 		}
 		names[img.Name] = true
-		if len(img.Builds) == 0 {
+		switch {
+		case img.Retag == "" && len(img.Builds) == 0:
 			return fmt.Errorf("image %q has no builds", img.Name)
+		case img.Retag != "" && len(img.Builds) > 0:
+			return fmt.Errorf("image %q has builds and retag, which excludes them", img.Name)
+		case img.Retag != "" && !digest.MatchString(img.Retag):
+			return fmt.Errorf("image %q: retag %q is no sha256 digest", img.Name, img.Retag)
 		}
 		for _, t := range img.Tags {
 			if !component.MatchString(t) {

@@ -18,16 +18,17 @@ type Selection struct {
 	Changed bool // differs between base and head
 	All     bool
 	Weekly  bool     // stands in rebuild-weekly.txt
+	Missing bool     // the registry lacks this content
+	Stale   bool     // a base moved since the image was built
 	Names   []string // of images, or of project directories
 }
 
 // words of --select.
-var words = []string{"changed", "all", "weekly"}
+var words = []string{"changed", "all", "weekly", "missing", "stale"}
 
 // ParseSelection reads the values of --select (which repeats and takes lists
 // with commas) and the names given beside it. A word that is no selection is
-// a name. Nothing at all gives the zero Selection, for which Compute chooses
-// the default: weekly for scheduled events, changed otherwise.
+// a name. Nothing at all gives the zero Selection; see Or.
 func ParseSelection(selects, names []string) Selection {
 	var s Selection
 	for _, value := range selects {
@@ -40,6 +41,10 @@ func ParseSelection(selects, names []string) Selection {
 				s.All = true
 			case "weekly":
 				s.Weekly = true
+			case "missing":
+				s.Missing = true
+			case "stale":
+				s.Stale = true
 			default:
 				s.Names = append(s.Names, word)
 			}
@@ -49,16 +54,18 @@ func ParseSelection(selects, names []string) Selection {
 	return s
 }
 
-// Or gives s, or what an event asks for when the user asks for nothing: weekly
-// for a schedule, changed for all others.
-func (s Selection) Or(event string) Selection {
+// Or gives s, or what is selected when the user asks for nothing: weekly for a
+// schedule; changed and missing on the default branch in CI, where changed alone
+// would forget a build that failed last time; changed elsewhere. Missing is left
+// out where there is nothing to ask: askable says whether there is.
+func (s Selection) Or(ci diff.CI, askable bool) Selection {
 	switch {
-	case s.Changed || s.All || s.Weekly || len(s.Names) > 0:
+	case s.Changed || s.All || s.Weekly || s.Missing || s.Stale || len(s.Names) > 0:
 		return s
-	case event == diff.EventSchedule:
+	case ci.Event == diff.EventSchedule:
 		return Selection{Weekly: true}
 	}
-	return Selection{Changed: true}
+	return Selection{Changed: true, Missing: askable && ci.System != "" && ci.OnDefaultBranch}
 }
 
 // maxEvidence bounds how many paths are given as evidence for one image.
@@ -77,40 +84,69 @@ func (s Selection) choose(cs []*candidate, in *Input) error {
 		}
 	}
 	if s.Weekly {
-		for _, c := range cs {
-			for _, e := range in.Config.Weekly {
-				if e.Matches(c.project, c.name) {
-					c.reasons = append(c.reasons, Reason{Weekly, fmt.Sprintf("%s:%d", config.WeeklyFile, e.Line)})
-					break
-				}
-			}
-		}
+		chooseWeekly(cs, in)
 	}
 	return chooseNamed(cs, s.Names)
 }
 
-func chooseNamed(cs []*candidate, names []string) error {
-	for _, name := range names {
-		found := false
-		for _, c := range cs {
-			if c.name == name || c.project.Dir == strings.TrimSuffix(strings.TrimPrefix(name, "./"), "/") || path.Base(c.project.Dir) == name {
-				c.reasons = append(c.reasons, Reason{Named, name})
-				found = true
+// chooseWeekly selects what rebuild-weekly.txt lists. Of several entries that
+// mean an image the last one decides. Those with the policy stale wait for
+// what the registries say; without one to ask they are selected.
+func chooseWeekly(cs []*candidate, in *Input) {
+	for _, c := range cs {
+		for _, e := range in.Config.Weekly {
+			if e.Matches(c.project, c.name) {
+				c.weekly = &e
 			}
 		}
-		if !found {
-			known := slices.Clone(words)
-			for _, c := range cs {
-				known = append(known, c.name)
-			}
-			err := failure.Input("there is no image and no selection %q", name)
-			if near := config.Nearest(name, known); near != "" {
-				return failure.WithHint(err, "did you mean %q?", near)
-			}
-			return failure.WithHint(err, "pipegen plan --select all shows every image")
+		if c.weekly == nil {
+			continue
+		}
+		where := fmt.Sprintf("%s:%d", config.WeeklyFile, c.weekly.Line)
+		switch {
+		case c.weekly.Policy != config.PolicyStale:
+			c.reasons = append(c.reasons, Reason{Weekly, where})
+		case in.Client == nil:
+			c.reasons = append(c.reasons, Reason{Weekly, where + ": without a registry, whether it is stale cannot be told"})
+		}
+	}
+}
+
+func chooseNamed(cs []*candidate, names []string) error {
+	for _, name := range names {
+		meant, err := named(cs, name)
+		if err != nil {
+			return err
+		}
+		for _, c := range meant {
+			c.reasons = append(c.reasons, Reason{Named, name})
 		}
 	}
 	return nil
+}
+
+// named are the images that a name means: an image's, or a project's name or
+// directory.
+func named(cs []*candidate, name string) ([]*candidate, error) {
+	dir := strings.TrimSuffix(strings.TrimPrefix(name, "./"), "/")
+	var meant []*candidate
+	for _, c := range cs {
+		if c.name == name || c.project.Dir == dir || path.Base(c.project.Dir) == name {
+			meant = append(meant, c)
+		}
+	}
+	if len(meant) > 0 {
+		return meant, nil
+	}
+	known := slices.Clone(words)
+	for _, c := range cs {
+		known = append(known, c.name)
+	}
+	err := failure.Input("there is no image and no selection %q", name)
+	if near := config.Nearest(name, known); near != "" {
+		return nil, failure.WithHint(err, "did you mean %q?", near)
+	}
+	return nil, failure.WithHint(err, "pipegen plan --select all shows every image")
 }
 
 func chooseChanged(cs []*candidate, in *Input) error {
@@ -180,18 +216,24 @@ func matchAny(globs []string, p string) bool {
 }
 
 // whyNot says why an image was left out.
-func (s Selection) whyNot(in *Input) string {
+func (s Selection) whyNot(c *candidate, in *Input) string {
 	var parts []string
 	if s.Changed {
 		parts = append(parts, "no change since "+short(in.Base.Commit))
 	}
-	if s.Weekly {
+	if s.Missing {
+		parts = append(parts, c.notMissing)
+	}
+	if s.Stale || c.weekly != nil {
+		parts = append(parts, c.notStale)
+	}
+	if s.Weekly && c.weekly == nil {
 		parts = append(parts, "not in "+config.WeeklyFile)
 	}
 	if len(s.Names) > 0 {
 		parts = append(parts, "not named")
 	}
-	return strings.Join(parts, ", ")
+	return strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), ", ")
 }
 
 func short(sha string) string {

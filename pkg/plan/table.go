@@ -31,7 +31,7 @@ func (p *Plan) WriteTable(w io.Writer) error {
 	if len(p.Images) > 0 {
 		b.WriteString("\n")
 		tw := tabwriter.NewWriter(&b, 0, 0, 3, ' ', 0)
-		fmt.Fprintln(tw, "IMAGE\tPLATFORMS\tTAGS\tWHY")
+		fmt.Fprintln(tw, "IMAGE\tBUILDS\tTAGS\tWHY")
 		for i := range p.Images {
 			img := &p.Images[i]
 			fmt.Fprintf(tw, "%s\t%s\t%s\t%s\n", img.Name, platforms(img), quote.Text(strings.Join(img.Tags, " ")), why(img.Reasons))
@@ -57,7 +57,11 @@ func count(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
+// platforms are those that are built for.
 func platforms(img *Image) string {
+	if img.Retag != "" {
+		return "retag"
+	}
 	out := make([]string, 0, len(img.Builds))
 	for i := range img.Builds {
 		s := img.Builds[i].Platform
@@ -83,10 +87,8 @@ func why(reasons []Reason) string {
 
 type skippedGroup struct{ reason, names string }
 
-// groupSkipped puts names with the same reason on one line, at most so many
-// that the line stays readable.
+// groupSkipped puts names with the same reason on one line.
 func groupSkipped(skipped []Skipped) []skippedGroup {
-	const most = 12
 	var order []string
 	names := map[string][]string{}
 	for _, s := range skipped {
@@ -97,12 +99,17 @@ func groupSkipped(skipped []Skipped) []skippedGroup {
 	}
 	groups := make([]skippedGroup, 0, len(order))
 	for _, r := range order {
-		list := names[r]
-		text := strings.Join(list[:min(len(list), most)], " ")
-		if more := len(list) - most; more > 0 {
-			text += fmt.Sprintf(" and %d more", more)
-		}
-		groups = append(groups, skippedGroup{r, quote.Text(text)})
+		groups = append(groups, skippedGroup{r, quote.Text(abridged(names[r]))})
 	}
 	return groups
+}
+
+// abridged lists at most so many names that the line stays readable.
+func abridged(names []string) string {
+	const most = 12
+	text := strings.Join(names[:min(len(names), most)], " ")
+	if more := len(names) - most; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
 }
