@@ -47,6 +47,7 @@ func TestScripts(t *testing.T) {
 			"registry": startRegistry,
 			"built":    built,
 			"image":    image,
+			"forget":   forget,
 			"repeat":   repeat,
 		},
 	})
@@ -113,6 +114,16 @@ func image(ts *testscript.TestScript, neg bool, args []string) {
 	ref, err := name.ParseReference(ts.Getenv("REGISTRY") + "/" + args[0])
 	ts.Check(err)
 	ts.Check(remote.Write(ref, img))
+}
+
+// forget PATH:TAG removes a tag from $REGISTRY.
+func forget(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 1 {
+		ts.Fatalf("usage: forget PATH:TAG")
+	}
+	ref, err := name.ParseReference(ts.Getenv("REGISTRY") + "/" + args[0])
+	ts.Check(err)
+	ts.Check(remote.Delete(ref))
 }
 
 // built PLAN ID DIR [OS/ARCH|BASE...] does what a build of the plan leaves: an

@@ -8,6 +8,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -16,8 +18,13 @@ import (
 	"github.com/pipegen/pipegen/pkg/registry"
 )
 
-// questions bounds how many requests run at once; the client bounds their rate.
-const questions = 16
+const (
+	// How many requests run at once; the client bounds their rate.
+	questions = 16
+	// How long the others may still take once one has failed: a registry that
+	// is down would keep each of them waiting.
+	grace = 10 * time.Second
+)
 
 // UndecidedError says for which images registries did not tell what a selection
 // has to know. Nothing is assumed of them.
@@ -32,7 +39,12 @@ type UndecidedError struct {
 func (e *UndecidedError) Error() string {
 	byCause := map[string][]string{}
 	for name, err := range e.Images {
-		byCause[err.Error()] = append(byCause[err.Error()], name)
+		text := err.Error()
+		_, ofBase := errors.AsType[baseError](err)
+		if access, ok := errors.AsType[*registry.Error](err); ok && !ofBase {
+			text = access.Cause()
+		}
+		byCause[text] = append(byCause[text], name)
 	}
 	lines := []string{fmt.Sprintf("--select %s: could not decide for %s", e.Selection, count(len(e.Images), "image"))}
 	for _, cause := range slices.Sorted(maps.Keys(byCause)) {
@@ -50,6 +62,12 @@ func (e *UndecidedError) Unwrap() []error {
 	}
 	return causes
 }
+
+// baseError is that of a base: it tells which one, whatever was built on it.
+type baseError struct{ error }
+
+func (e baseError) Error() string { return "base: " + e.error.Error() }
+func (e baseError) Unwrap() error { return e.error }
 
 // asking puts a selection's questions to registries.
 type asking struct {
@@ -166,7 +184,7 @@ func (a asking) stale(ctx context.Context, cs []*candidate) error {
 			}
 			switch is := now[ref]; {
 			case is.err != nil:
-				undecided.Images[c.name] = fmt.Errorf("base %s: %w", b.Ref, is.err)
+				undecided.Images[c.name] = baseError{is.err}
 			case is.value.Digest != b.Digest:
 				c.reasons = append(c.reasons, Reason{Stale, fmt.Sprintf("%s is %s, was %s", b.Ref, abbreviated(is.value.Digest), abbreviated(b.Digest))})
 			}
@@ -272,14 +290,22 @@ type answer[T any] struct {
 // stand in the answers, which are in the order of what was asked.
 func each[Q, T any](ctx context.Context, asked []Q, ask func(context.Context, Q) (T, error)) ([]answer[T], error) {
 	answers := make([]answer[T], len(asked))
+	bounded, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var failed sync.Once
 	var g errgroup.Group
 	g.SetLimit(questions)
 	for i, q := range asked {
-		if ctx.Err() != nil {
-			break
-		}
 		g.Go(func() error {
-			answers[i].value, answers[i].err = ask(ctx, q)
+			a := &answers[i]
+			if a.err = context.Cause(bounded); a.err == nil {
+				a.value, a.err = ask(bounded, q)
+			}
+			if a.err != nil && !errors.Is(a.err, registry.ErrNotFound) {
+				failed.Do(func() {
+					time.AfterFunc(grace, func() { stop(fmt.Errorf("given up since another question failed: %w", a.err)) })
+				})
+			}
 			return nil
 		})
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 
@@ -23,7 +24,7 @@ func (anonymous) Resolve(authn.Resource) (authn.Authenticator, error) { return a
 // asks makes an input whose registry is this server.
 func asks(in Input, s *registrytest.Server) Input {
 	in.Registry = s.Host + "/images"
-	in.Client = registry.New(registry.Options{Keychain: anonymous{}})
+	in.Client = registry.New(registry.Options{Keychain: anonymous{}, Patience: time.Second})
 	return in
 }
 

@@ -38,12 +38,20 @@ type Error struct {
 	err error
 }
 
-func (e *Error) Error() string {
-	s := e.Op + " " + e.Ref + ": "
+func (e *Error) Error() string { return e.Op + " " + e.Ref + ": " + e.said() }
+
+// Cause is what is wrong, and where: the same text for every reference that a
+// registry cannot be asked for.
+func (e *Error) Cause() string {
+	host, _, _ := strings.Cut(e.Ref, "/")
+	return host + ": " + e.said()
+}
+
+func (e *Error) said() string {
 	if e.Status == 0 {
-		return s + e.Message
+		return e.Message
 	}
-	s += strings.TrimSpace(fmt.Sprintf("%d %s", e.Status, http.StatusText(e.Status)))
+	s := strings.TrimSpace(fmt.Sprintf("%d %s", e.Status, http.StatusText(e.Status)))
 	if e.Message != "" {
 		s += ": " + e.Message
 	}

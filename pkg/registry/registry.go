@@ -24,6 +24,8 @@ type Options struct {
 	Keychain authn.Keychain
 	// Transport sends requests; nil: one like http.DefaultTransport.
 	Transport http.RoundTripper
+	// Patience is how long one request is tried again; 0: two minutes.
+	Patience time.Duration
 	// RPS is how many requests a second the process sends; 0: 50. Bursts of
 	// twice as many are allowed.
 	RPS float64

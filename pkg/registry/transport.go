@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,9 +22,8 @@ import (
 )
 
 const (
-	defaultRPS = 50
-	// How long one request is tried again.
-	patience = 2 * time.Minute
+	defaultRPS      = 50
+	defaultPatience = 2 * time.Minute
 	// How long a connection may be silent before it counts as dead.
 	silence = 30 * time.Second
 	// Limits of the pause between two attempts.
@@ -71,7 +71,7 @@ func newRoundTripper(o Options) *roundTripper {
 		budget:     rate.NewLimiter(rate.Limit(rps), max(1, int(2*rps))),
 		insecure:   o.Insecure,
 		userAgent:  o.UserAgent,
-		patience:   patience,
+		patience:   cmp.Or(o.Patience, defaultPatience),
 		silence:    silence,
 		firstPause: firstPause,
 	}
