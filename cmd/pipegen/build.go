@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -35,7 +37,7 @@ func (w *working) flags(a *app, flags *pflag.FlagSet) {
 }
 
 func (w *working) resultFlags(a *app, flags *pflag.FlagSet) {
-	flags.StringVar(&w.metadata, "metadata-dir", orElse(a.getenv("PIPEGEN_METADATA_DIR"), ".pipegen"), "`DIR` for the results of builds and publishing")
+	flags.StringVar(&w.metadata, "metadata-dir", orElse(a.getenv("PIPEGEN_METADATA_DIR"), defaultMetadata), "`DIR` for the results of builds and publishing")
 	flags.StringSliceVar(&w.insecure, "insecure-registry", nil, insecureUsage)
 }
 
@@ -57,15 +59,29 @@ func (a *app) load(w working) (*plan.Plan, error) {
 	return p, w.ready(p)
 }
 
-// ready refuses a plan that was made without a registry.
+// ready refuses a plan that was made without a registry, and makes the
+// metadata directory.
 func (w working) ready(p *plan.Plan) error {
 	p.Publish.Insecure = append(p.Publish.Insecure, w.insecure...)
 	if p.Registry == "" {
 		return failure.WithHint(failure.Input("the plan has no registry"),
 			"plan with --registry, $PIPEGEN_REGISTRY, registry in pipegen.yaml, or $ECR_REGISTRY")
 	}
-	return nil
+	// One that pipegen makes under its own name is kept out of git, where it
+	// would make the work tree dirty.
+	if w.metadata != defaultMetadata {
+		return nil
+	}
+	switch err := os.Mkdir(defaultMetadata, 0o755); {
+	case errors.Is(err, fs.ErrExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("making the metadata directory: %w", err)
+	}
+	return writeFile(filepath.Join(defaultMetadata, ".gitignore"), []byte("*\n"))
 }
+
+const defaultMetadata = ".pipegen"
 
 func (a *app) registryClient(insecure []string) *registry.Client {
 	return registry.New(registry.Options{

@@ -89,6 +89,18 @@ func TestAdopt(t *testing.T) {
 	}{
 		{"the same", func(*plan.Plan) {}, 0, "holds this build already"},
 		{"post_script", func(p *plan.Plan) { p.Images[0].Builds[0].PostScript = "echo after $PIPEGEN_DIGEST" }, 0, "after " + first.Digest},
+		{"another plan", func(p *plan.Plan) {
+			p.Created = p.Created.Add(time.Hour)
+			p.Images[0].Reasons = []plan.Reason{{Kind: plan.Changed, Detail: "x"}, {Kind: plan.Missing, Detail: "y"}}
+		}, 0, "holds this build already"},
+		{"another plan, which wants a new image", func(p *plan.Plan) {
+			p.Created = p.Created.Add(time.Hour)
+			p.Images[0].Reasons = []plan.Reason{{Kind: plan.Changed, Detail: "x"}, {Kind: plan.Stale, Detail: "y"}}
+		}, 1, "dockerfile"},
+		{"another plan, built on what is new", func(p *plan.Plan) {
+			p.Created = p.Created.Add(2 * time.Hour)
+			p.Images[0].Reasons = []plan.Reason{{Kind: plan.Dependency, Detail: "base"}}
+		}, 1, "dockerfile"},
 		{"another key", func(p *plan.Plan) { p.Images[0].Key = "other" }, 1, "dockerfile"},
 		{"another platform", func(p *plan.Plan) { p.Images[0].Builds[0].Platform = "linux/s390x" }, 0, "is for linux/amd64 only"},
 		{"dirty", func(p *plan.Plan) { p.Dirty = true }, 1, "dockerfile"},

@@ -112,7 +112,7 @@ func (kaniko) Command(p *Prepared) Command {
 		labels = map[string]string{}
 	}
 	maps.Copy(labels, b.Labels)
-	labels[plan.KeyAnnotation], labels[plan.HeadLabel] = j.Image.Key, j.Plan.Head
+	labels[plan.KeyAnnotation], labels[plan.HeadLabel], labels[plan.CreatedAnnotation] = j.Image.Key, j.Plan.Head, planTime(j.Plan)
 	for _, k := range slices.Sorted(maps.Keys(labels)) {
 		argv = append(argv, "--label="+k+"="+labels[k])
 	}

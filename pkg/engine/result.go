@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/pipegen/pipegen/pkg/config"
 	"github.com/pipegen/pipegen/pkg/plan"
@@ -17,7 +18,8 @@ import (
 
 // adopt gives the result of an earlier run of this build, if the destination
 // holds it: a retried job in a repository with immutable tags could not push
-// again.
+// again. An image of another plan for the same commit will do as well, unless
+// this plan wants a new one whatever the content.
 func (b *building) adopt(ctx context.Context) (plan.Result, bool, error) {
 	j := b.Job
 	if j.Plan.Dirty || j.Image.Key == "" {
@@ -40,12 +42,18 @@ func (b *building) adopt(ctx context.Context) (plan.Result, bool, error) {
 	if c.Labels[plan.KeyAnnotation] != j.Image.Key || c.Labels[plan.HeadLabel] != j.Plan.Head || !isFor(c.Platform, b.Platform) {
 		return plan.Result{}, false, nil
 	}
+	if c.Labels[plan.CreatedAnnotation] != planTime(j.Plan) && !j.Image.ContentOnly() {
+		return plan.Result{}, false, nil
+	}
 	if err := json.Unmarshal([]byte(firstOf(c.Labels[plan.BasesAnnotation], "[]")), &b.bases); err != nil {
 		return plan.Result{}, false, nil //nolint:nilerr // not ours, then
 	}
 	b.log.say(fmt.Sprintf("%s holds this build already: %s", j.Build.Destination, d.Digest))
 	return b.result(d), true, nil
 }
+
+// planTime is the plan's time as labels have it.
+func planTime(p *plan.Plan) string { return p.Created.UTC().Format(time.RFC3339) }
 
 // verify asks the registry for what the engine says it pushed.
 func (b *building) verify(ctx context.Context, digest string) (plan.Result, error) {

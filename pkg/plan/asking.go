@@ -272,13 +272,7 @@ func (a asking) reuse(ctx context.Context, order [][]*candidate) error {
 }
 
 func (c *candidate) mustBuild(built map[string]bool) bool {
-	for _, r := range c.reasons {
-		switch r.Kind {
-		case RebuildAll, Weekly, Named, All, Stale:
-			return true
-		}
-	}
-	return slices.ContainsFunc(c.edges, func(e edge) bool { return built[e.to] })
+	return slices.ContainsFunc(c.reasons, Reason.forces) || slices.ContainsFunc(c.edges, func(e edge) bool { return built[e.to] })
 }
 
 type answer[T any] struct {

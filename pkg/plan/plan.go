@@ -4,6 +4,7 @@
 package plan
 
 import (
+	"slices"
 	"time"
 
 	"github.com/pipegen/pipegen/pkg/config"
@@ -167,6 +168,18 @@ const (
 	Stale       ReasonKind = "stale"
 	Dependency  ReasonKind = "dependency"
 )
+
+// forces says whether the reason asks for a new image even if there is one with
+// the same content.
+func (r Reason) forces() bool {
+	return slices.Contains([]ReasonKind{RebuildAll, Weekly, Named, All, Stale}, r.Kind)
+}
+
+// ContentOnly says whether any image with this content will do: nothing asks
+// for a new one, and nothing that it is built on is built anew.
+func (img *Image) ContentOnly() bool {
+	return !slices.ContainsFunc(img.Reasons, func(r Reason) bool { return r.forces() || r.Kind == Dependency })
+}
 
 // Skipped is an image that is left out of a plan.
 type Skipped struct {
