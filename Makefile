@@ -4,6 +4,7 @@ VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unk
 LINT     := v2.15.0
 VULN     := v1.9.0
 GITLAB   := 4.73.0
+ACT      := v0.2.89
 
 export CGO_ENABLED ?= 0
 
@@ -46,12 +47,23 @@ $(CACHE)/golangci-lint-$(LINT)/golangci-lint:
 vuln: ## check for known vulnerabilities; needs the internet
 	go run golang.org/x/vuln/cmd/govulncheck@$(VULN) ./...
 
-e2e: build tools $(CACHE)/gitlab-ci-local-$(GITLAB)/node_modules/.bin/gitlab-ci-local ## run the end-to-end suites; installs with apt and npm what they need
+e2e: build tools $(CACHE)/act-$(ACT)/act $(CACHE)/act-actions/built $(CACHE)/gitlab-ci-local-$(GITLAB)/node_modules/.bin/gitlab-ci-local ## run the end-to-end suites; installs with apt and npm what they need
 	test/e2e/install
-	GITLAB_CI_LOCAL=$(lastword $^) go test -tags e2e -count=1 -timeout 30m -v ./test/...
+	GITLAB_CI_LOCAL=$(lastword $^) ACT=$(CACHE)/act-$(ACT)/act ACT_ACTIONS=$(CACHE)/act-actions go test -tags e2e -count=1 -timeout 30m -v ./test/...
 
 $(CACHE)/gitlab-ci-local-$(GITLAB)/node_modules/.bin/gitlab-ci-local:
 	npm install --silent --no-audit --no-fund --prefix $(CACHE)/gitlab-ci-local-$(GITLAB) gitlab-ci-local@$(GITLAB)
+
+$(CACHE)/act-$(ACT)/act: test/e2e/act.patch
+	rm -rf $(@D) && mkdir -p $(@D)
+	cp -r "$$(go mod download -json github.com/nektos/act@$(ACT) | sed -n 's/.*"Dir": "\(.*\)".*/\1/p')" $(@D)/src && chmod -R u+w $(@D)/src
+	cd $(@D)/src && GIT_CEILING_DIRECTORIES=$(@D) git apply $(CURDIR)/$< && go build -o $@ .
+	rm -rf $(@D)/src
+
+# What stands in for GitHub's actions for artifacts, which are not in any registry of packages.
+$(CACHE)/act-actions/built: $(wildcard test/e2e/actions/*)
+	mkdir -p $(@D) && cp $^ $(@D)
+	cd $(@D) && npm install --silent --no-audit --no-fund && npm run --silent build && touch $@
 
 bench: build ## measure pipegen against git, as a table
 	go run ./bench

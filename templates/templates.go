@@ -19,7 +19,7 @@ import (
 	"github.com/pipegen/pipegen/pkg/quote"
 )
 
-//go:embed gitlab project
+//go:embed gitlab github concourse project
 var embedded embed.FS
 
 // File is a file to write: its path relative to the root of the repository,
@@ -36,14 +36,23 @@ var entryFiles = map[string][][2]string{
 		{"pipegen.yaml", "gitlab/pipegen.yaml"},
 		{"rebuild-weekly.txt", "gitlab/rebuild-weekly.txt"},
 	},
+	// Beside the workflows, which are rendered from the configuration.
+	"concourse": {
+		{"pipegen.yaml", "concourse/pipegen.yaml"},
+		{"rebuild-weekly.txt", "concourse/rebuild-weekly.txt"},
+	},
+	"github": {
+		{"pipegen.yaml", "github/pipegen.yaml"},
+		{"rebuild-weekly.txt", "github/rebuild-weekly.txt"},
+	},
 }
 
-// Init gives the files that a repository starts with, for the CI system
-// gitlab. Another system is a failure.ErrInput.
+// Init gives the files that a repository starts with, for the CI systems
+// gitlab, github and concourse. Another system is a failure.ErrInput.
 func Init(system string) ([]File, error) {
 	pairs, ok := entryFiles[system]
 	if !ok {
-		return nil, failure.WithHint(failure.Input("%q is no CI system that pipegen writes for", system), "it writes for gitlab")
+		return nil, failure.WithHint(failure.Input("%q is no CI system that pipegen writes for", system), "it writes for gitlab, github and concourse")
 	}
 	files := make([]File, len(pairs))
 	for i, pair := range pairs {

@@ -16,6 +16,7 @@ package main
 //     to do (diff and plan with --exit-code), 130 interrupted.
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -147,6 +148,16 @@ func (a *app) note(format string, args ...any) {
 	}
 }
 
+// parseCache is the directory where plans keep what they read out of files;
+// "" where nothing is kept.
+func (a *app) parseCache() string {
+	dir, err := a.cacheDir()
+	if err != nil || a.getenv("PIPEGEN_CACHE") == "off" {
+		return ""
+	}
+	return filepath.Join(dir, "parse")
+}
+
 func (a *app) warn(message string) { a.say("warning", message, "") }
 
 func (a *app) warnings(faults config.Faults) {
@@ -159,17 +170,29 @@ func (a *app) warnings(faults config.Faults) {
 
 // write writes data to stdout, or whole to the file that -o names.
 func (a *app) write(file string, data []byte) error {
-	if file == "" || file == "-" {
-		_, err := a.stdout.Write(data)
-		return err
+	return a.writeWith(file, func(w io.Writer) error { _, err := w.Write(data); return err })
+}
+
+// writeWith is write for what is too large to be in memory at once.
+func (a *app) writeWith(file string, write func(io.Writer) error) error {
+	buffered := func(w io.Writer) error {
+		b := bufio.NewWriter(w)
+		return errors.Join(write(b), b.Flush())
 	}
-	return writeFile(file, data)
+	if file == "" || file == "-" {
+		return buffered(a.stdout)
+	}
+	return writeFileWith(file, buffered)
 }
 
 // writeFile writes to a temporary name beside the file and renames it. What is
 // no regular file (a pipe, /dev/stdout) is written to as it is.
 func writeFile(file string, data []byte) error {
-	if err := replace(file, data); err != nil {
+	return writeFileWith(file, func(w io.Writer) error { _, err := w.Write(data); return err })
+}
+
+func writeFileWith(file string, write func(io.Writer) error) error {
+	if err := replace(file, write); err != nil {
 		if perr, ok := errors.AsType[*fs.PathError](err); ok {
 			err = perr.Err // the temporary name says nothing to the user
 		}
@@ -178,20 +201,23 @@ func writeFile(file string, data []byte) error {
 	return nil
 }
 
-func replace(file string, data []byte) error {
+func replace(file string, write func(io.Writer) error) error {
 	if real, err := filepath.EvalSymlinks(file); err == nil {
 		file = real
 	}
 	if info, err := os.Stat(file); err == nil && !info.Mode().IsRegular() {
-		return os.WriteFile(file, data, 0o644)
+		f, err := os.OpenFile(file, os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		return errors.Join(write(f), f.Close())
 	}
 	tmp, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+".*")
 	if err != nil {
 		return err
 	}
 	defer os.Remove(tmp.Name())
-	_, err = tmp.Write(data)
-	if err = errors.Join(err, tmp.Chmod(0o644), tmp.Close()); err != nil {
+	if err = errors.Join(write(tmp), tmp.Chmod(0o644), tmp.Close()); err != nil {
 		return err
 	}
 	return os.Rename(tmp.Name(), file)

@@ -23,6 +23,7 @@ import (
 	"github.com/pipegen/pipegen/pkg/plan"
 	"github.com/pipegen/pipegen/pkg/quote"
 	"github.com/pipegen/pipegen/pkg/registry"
+	"github.com/pipegen/pipegen/pkg/render"
 )
 
 // working holds the flags of the commands that do what a plan says.
@@ -104,7 +105,7 @@ func root(ctx context.Context) (string, *diff.Repo, error) {
 
 func (a *app) buildCommand() *cobra.Command {
 	var w working
-	var show bool
+	var show, container, ifPlanned bool
 	cmd := &cobra.Command{
 		Use:   "build ID",
 		Short: "Do one build of a plan, here",
@@ -121,6 +122,10 @@ it this command refuses, and pipegen run gives it a root of its own.`,
 				return err
 			}
 			img, b, err := find(p, args[0])
+			if err != nil && ifPlanned {
+				a.note("the plan does not have %s: nothing to build", args[0])
+				return nil
+			}
 			if err != nil {
 				return err
 			}
@@ -146,6 +151,9 @@ it this command refuses, and pipegen run gives it a root of its own.`,
 			if err := w.ready(p); err != nil {
 				return err
 			}
+			if container {
+				return a.buildInContainer(cmd.Context(), w, p, img, b, dir)
+			}
 			job.Registry = a.registryClient(p.Publish.Insecure)
 			result, err := engine.Run(cmd.Context(), job)
 			if err != nil {
@@ -157,6 +165,8 @@ it this command refuses, and pipegen run gives it a root of its own.`,
 	}
 	w.flags(a, cmd.Flags())
 	cmd.Flags().BoolVar(&show, "print", false, "print the engine's command line and do nothing")
+	cmd.Flags().BoolVar(&ifPlanned, "if-planned", false, "do nothing, and succeed, if the plan does not have this build")
+	cmd.Flags().BoolVar(&container, "container", false, "do it in a container of the builder image, by Docker")
 	return cmd
 }
 
@@ -180,13 +190,14 @@ func find(p *plan.Plan, id string) (*plan.Image, *plan.Build, error) {
 
 func (a *app) manifestCommand() *cobra.Command {
 	var w working
-	var all, rollback bool
+	var all, rollback, ifPlanned bool
+	var results []string
 	var form string
 	cmd := &cobra.Command{
 		Use:   "manifest NAME|--all",
 		Short: "Join the builds of an image into an index and publish its tags",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := format(form, "text", "json"); err != nil {
+			if err := format(form, "text", "json", "markdown"); err != nil {
 				return err
 			}
 			if all == (len(args) == 1) || len(args) > 1 {
@@ -197,7 +208,14 @@ func (a *app) manifestCommand() *cobra.Command {
 				return err
 			}
 			images, err := wanted(p, args)
+			if err != nil && ifPlanned {
+				a.note("the plan does not have %s: nothing to publish", args[0])
+				return nil
+			}
 			if err != nil {
+				return err
+			}
+			if err := gather(images, results, w.metadata); err != nil {
 				return err
 			}
 			client := a.registryClient(p.Publish.Insecure)
@@ -211,7 +229,9 @@ func (a *app) manifestCommand() *cobra.Command {
 	w.flags(a, cmd.Flags())
 	cmd.Flags().BoolVar(&all, "all", false, "every image of the plan; images fail independently")
 	cmd.Flags().BoolVar(&rollback, "allow-rollback", false, "move tags even if they hold a later commit")
-	cmd.Flags().StringVarP(&form, "format", "f", "text", "`FORMAT`: text or json")
+	cmd.Flags().BoolVar(&ifPlanned, "if-planned", false, "do nothing, and succeed, if the plan does not have this image")
+	cmd.Flags().StringArrayVar(&results, "results", nil, "metadata `DIR` of builds elsewhere, whose results to take; repeats")
+	cmd.Flags().StringVarP(&form, "format", "f", "text", "`FORMAT`: text, json or markdown")
 	return cmd
 }
 
@@ -293,6 +313,9 @@ func (a *app) writePublished(form string, published []plan.Published) error {
 			return err
 		}
 		return a.write("-", b.Bytes())
+	}
+	if form == "markdown" {
+		return a.write("-", render.PublishedMarkdown(published))
 	}
 	for _, pub := range published {
 		fmt.Fprintf(&b, "%s %s@%s\n", pub.Name, quote.Text(pub.Repository), pub.Digest)

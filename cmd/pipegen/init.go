@@ -3,37 +3,92 @@ package main
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
+	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 
 	"github.com/pipegen/pipegen/pkg/config"
-	"github.com/pipegen/pipegen/pkg/diff"
 	"github.com/pipegen/pipegen/pkg/failure"
 	"github.com/pipegen/pipegen/pkg/plan"
+	"github.com/pipegen/pipegen/pkg/render"
 	"github.com/pipegen/pipegen/templates"
 )
 
 func (a *app) initCommand() *cobra.Command {
 	var overwrite bool
 	cmd := &cobra.Command{
-		Use:   "init gitlab",
+		Use:   "init gitlab|github|concourse",
 		Short: "Write the CI entry file, pipegen.yaml and rebuild-weekly.txt",
-		Long:  "Writes .gitlab-ci.yml, pipegen.yaml and rebuild-weekly.txt at the root of the\nrepository. Files that are there already are never overwritten unasked.",
-		Args:  exactArgs(1, "the name of a CI system: gitlab"),
+		Long: `Writes .gitlab-ci.yml, the workflows of GitHub or the pipeline of Concourse
+(ci/pipegen.yml), and pipegen.yaml and rebuild-weekly.txt at the root of the
+repository. Files that are there already are never overwritten unasked.
+overlays.gitlab.prepare of pipegen.yaml is laid on .gitlab-ci.yml.`,
+		Args: exactArgs(1, "the name of a CI system: gitlab, github or concourse"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := knownSystem(args[0]); err != nil {
 				return err
 			}
-			files, err := templates.Init(args[0])
-			if err != nil {
-				return err
+			if args[0] == "github" {
+				return a.initGitHub(cmd.Context(), overwrite)
 			}
-			return a.create(cmd.Context(), files, overwrite)
+			if args[0] == "concourse" {
+				return a.initConcourse(cmd.Context(), overwrite)
+			}
+			return a.initGitLab(cmd.Context(), overwrite)
 		},
 	}
 	cmd.Flags().BoolVar(&overwrite, "overwrite", false, "replace files that are there already")
 	return cmd
+}
+
+// initGitLab writes the parent pipeline, with the overlay for its job from a
+// pipegen.yaml that is there already. That file and rebuild-weekly.txt are the
+// user's own: they stay as they are.
+func (a *app) initGitLab(ctx context.Context, overwrite bool) error {
+	files, err := templates.Init("gitlab")
+	if err != nil {
+		return err
+	}
+	top, _, err := root(ctx)
+	if err != nil {
+		return err
+	}
+	files = slices.DeleteFunc(files, func(f templates.File) bool {
+		_, err := os.Lstat(filepath.Join(top, f.Path))
+		return f.Path != ".gitlab-ci.yml" && err == nil
+	})
+	for i := range files {
+		if files[i].Path != ".gitlab-ci.yml" {
+			continue
+		}
+		if files[i].Data, err = withOverlay(top, files[i].Data); err != nil {
+			return err
+		}
+	}
+	return a.create(ctx, files, overwrite)
+}
+
+// withOverlay lays the overlay for prepare on the parent pipeline.
+func withOverlay(top string, parent []byte) ([]byte, error) {
+	text, err := os.ReadFile(filepath.Join(top, "pipegen.yaml"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return parent, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := config.Load(os.DirFS(top), []string{"pipegen.yaml"}, config.Options{})
+	if err != nil {
+		return nil, err
+	}
+	data, err := render.GitLabParent(parent, "prepare", cfg.Pipegen.Overlays["gitlab"])
+	if wrong, ok := errors.AsType[*render.OverlayError](err); ok {
+		return nil, config.Faults{overlayFault(wrong, text)}
+	}
+	return data, err
 }
 
 func (a *app) newCommand() *cobra.Command {
@@ -64,13 +119,11 @@ func (a *app) newCommand() *cobra.Command {
 // create writes files at the root of the checkout, or here outside git, and
 // names them.
 func (a *app) create(ctx context.Context, files []templates.File, overwrite bool) error {
-	root := "."
-	if repo, err := diff.Open(ctx, "."); err == nil {
-		root = repo.Root()
-	} else if !errors.Is(err, diff.ErrNoRepository) {
+	top, _, err := root(ctx)
+	if err != nil {
 		return err
 	}
-	written, err := templates.Write(root, files, overwrite)
+	written, err := templates.Write(top, files, overwrite)
 	for _, f := range written {
 		a.note("wrote %s", f)
 	}

@@ -28,6 +28,7 @@ type planning struct {
 	base, head, date, registry string
 	selects                    []string
 	insecure                   []string
+	alone                      bool
 }
 
 func (p *planning) compareFlags(flags *pflag.FlagSet) {
@@ -50,7 +51,7 @@ func (p *planning) insecureFlag(flags *pflag.FlagSet) {
 func (a *app) checkout(ctx context.Context, p planning) (*plan.Checkout, error) {
 	return plan.Open(ctx, plan.Request{
 		Dir: ".", Base: p.base, Head: p.head, Registry: p.registry, Date: p.date,
-		Getenv: a.getenv, ReadFile: os.ReadFile, Now: time.Now,
+		Getenv: a.getenv, ReadFile: os.ReadFile, Now: time.Now, ParseCache: a.parseCache(),
 		Resolve: func(ctx context.Context, repo, ref string, auth *config.UpstreamAuth) (string, error) {
 			return engine.ResolveRef(ctx, repo, ref, auth, a.getenv)
 		},
@@ -67,6 +68,7 @@ func (a *app) makePlan(ctx context.Context, p planning, names []string) (*plan.P
 		return nil, nil, err
 	}
 	sel := plan.ParseSelection(p.selects, names)
+	sel.Alone = p.alone
 	made, warnings, err := c.Plan(ctx, sel)
 	a.warnings(warnings)
 	if err != nil {
@@ -87,6 +89,7 @@ func (a *app) makePlan(ctx context.Context, p planning, names []string) (*plan.P
 
 func (a *app) planCommand() *cobra.Command {
 	var p planning
+	var order following
 	var form, output string
 	var exit bool
 	cmd := &cobra.Command{
@@ -99,19 +102,23 @@ func (a *app) planCommand() *cobra.Command {
 			if err := format(form, "table", "json", "dot", "mermaid"); err != nil {
 				return err
 			}
+			waits, err := a.follow(cmd.Context(), &order, p, &output)
+			if err != nil {
+				return err
+			}
 			made, _, err := a.makePlan(cmd.Context(), p, args)
 			if err != nil {
 				return err
 			}
-			var data, table bytes.Buffer
+			if err := order.finish(made, waits); err != nil {
+				return err
+			}
+			var table bytes.Buffer
 			if err := made.WriteTable(&table); err != nil {
 				return err
 			}
 			write := map[string]func(io.Writer) error{"table": made.WriteTable, "json": made.Write, "dot": made.WriteDOT, "mermaid": made.WriteMermaid}[form]
-			if err := write(&data); err != nil {
-				return err
-			}
-			if err := a.write(output, data.Bytes()); err != nil {
+			if err := a.writeWith(output, write); err != nil {
 				return err
 			}
 			if form != "table" && output != "" && output != "-" && !a.quiet && a.logFormat != "json" {
@@ -125,6 +132,8 @@ func (a *app) planCommand() *cobra.Command {
 	}
 	p.flags(cmd.Flags())
 	p.insecureFlag(cmd.Flags())
+	order.flags(cmd.Flags())
+	cmd.Flags().BoolVar(&p.alone, "no-dependents", false, "leave out what is built on the selected images")
 	cmd.Flags().StringVarP(&form, "format", "f", "table", "`FORMAT`: table, json, dot (Graphviz) or mermaid")
 	cmd.Flags().StringVarP(&output, "output", "o", "-", "`FILE` to write; in other formats the table then goes to stderr")
 	cmd.Flags().BoolVar(&exit, "exit-code", false, "exit with 4 when there is something to build")

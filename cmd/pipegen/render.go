@@ -2,8 +2,13 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"os"
+	"path"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -17,7 +22,7 @@ import (
 )
 
 // systems that this version renders for.
-var systems = []string{"gitlab"}
+var systems = []string{"gitlab", "github", "concourse"}
 
 func knownSystem(name string) error {
 	if slices.Contains(systems, name) {
@@ -27,42 +32,165 @@ func knownSystem(name string) error {
 	if near := config.Nearest(name, systems); near != "" {
 		return failure.WithHint(err, "did you mean %q?", near)
 	}
-	return failure.WithHint(err, "it writes for gitlab")
+	return failure.WithHint(err, "it writes for %s", strings.Join(systems, ", "))
 }
 
 func (a *app) renderCommand() *cobra.Command {
-	var planFile, metadata, output, dirs string
 	cmd := &cobra.Command{
-		Use:     "render gitlab",
-		Short:   "Write the CI pipeline of a plan",
-		Long:    "Writes the GitLab child pipeline of a plan: a job for each image and platform,\nand one for each image that joins them under its tags.",
-		Example: "  pipegen plan -f json -o plan.json\n  pipegen render gitlab --plan plan.json -o child.yml",
-		Args:    exactArgs(1, "the name of a CI system: gitlab"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			if err := knownSystem(args[0]); err != nil {
+		Use:   "render SYSTEM",
+		Short: "Write the pipelines of a CI system",
+		// The flags are those of the systems; what matters first is whether there is such a one.
+		FParseErrWhitelist: cobra.FParseErrWhitelist{UnknownFlags: true},
+		Args: func(cmd *cobra.Command, args []string) error {
+			if err := exactArgs(1, "the name of a CI system: "+strings.Join(systems, ", "))(cmd, args); err != nil {
 				return err
 			}
+			return knownSystem(args[0])
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(a.renderGitLabCommand(), a.renderGitHubCommand(), a.renderConcourseCommand())
+	return cmd
+}
+
+func (a *app) renderGitLabCommand() *cobra.Command {
+	var o render.GitLabOptions
+	var planFile, output, dirs string
+	cmd := &cobra.Command{
+		Use:   "gitlab",
+		Short: "Write the GitLab child pipeline of a plan",
+		Long: `Writes the GitLab child pipeline of a plan: a job for each image and platform,
+and one for each image that joins them under its tags. A plan that is more than
+GitLab takes as one pipeline is written as several, beside FILE (child-001.yml
+and so on for child.yml), which FILE starts in turn. -v says how many.`,
+		Example: "  pipegen plan -f json -o plan.json\n  pipegen render gitlab --plan plan.json -o child.yml",
+		Args:    noArgs,
+		RunE: func(*cobra.Command, []string) error {
 			p, err := a.readPlan(planFile)
 			if err != nil {
 				return err
 			}
-			data, err := render.GitLab(p, render.GitLabOptions{PlanFile: "plan.json", MetadataDir: metadata})
-			if err != nil {
-				return err
-			}
-			if dirs != "" {
-				if err := writeFile(dirs, render.GitLabDirs(p)); err != nil {
+			o.PlanFile, o.ChildFile = artifact(planFile, "plan.json"), artifact(output, "child.yml")
+			if o.MaxJobs == 0 {
+				if o.MaxJobs, err = a.maxJobs(); err != nil {
 					return err
 				}
 			}
-			return a.write(output, data)
+			pipelines, err := render.GitLab(p, o)
+			if err != nil {
+				return a.locateOverlay(err)
+			}
+			if err := checkArchive(p, planFile, pipelines); err != nil {
+				return err
+			}
+			if err := a.writeGitLab(p, pipelines, output, dirs); err != nil {
+				return err
+			}
+			if a.verbose {
+				a.note("%s", pipelines)
+			}
+			return nil
 		},
 	}
-	cmd.Flags().StringVar(&dirs, "dirs", "", "`FILE` to write too: the planned project directories, one a line")
 	cmd.Flags().StringVar(&planFile, "plan", "plan.json", "`FILE` with the plan in JSON; - is stdin")
-	cmd.Flags().StringVar(&metadata, "metadata-dir", ".pipegen", "`DIR` for results in the jobs")
 	cmd.Flags().StringVarP(&output, "output", "o", "-", "`FILE` to write")
+	cmd.Flags().StringVar(&dirs, "dirs", "", "`FILE` to write too: the planned project directories, one a line")
+	cmd.Flags().StringVar(&o.MetadataDir, "metadata-dir", ".pipegen", "`DIR` for results in the jobs")
+	cmd.Flags().StringVar(&o.PrepareJob, "prepare-job", "prepare", "`NAME` of the job of the parent that has these files as artifacts")
+	cmd.Flags().IntVar(&o.MaxJobs, "max-jobs", 0, "`N` jobs that one pipeline may have (default: $PIPEGEN_MAX_JOBS, else as many as fit)")
 	return cmd
+}
+
+func (a *app) maxJobs() (int, error) {
+	s := a.getenv("PIPEGEN_MAX_JOBS")
+	if s == "" {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 0 {
+		return 0, failure.Input("$PIPEGEN_MAX_JOBS is %q: want a number of jobs", s)
+	}
+	return n, nil
+}
+
+// artifact is what jobs call a file: its path, unless it is out of the
+// checkout or none at all.
+func artifact(file, otherwise string) string {
+	clean := filepath.ToSlash(filepath.Clean(file))
+	switch {
+	case file == "-" || file == "":
+		return otherwise
+	case filepath.IsAbs(file) || strings.HasPrefix(clean, "../"):
+		return path.Base(clean)
+	}
+	return clean
+}
+
+// checkArchive refuses what GitLab would not read out of artifacts.
+func checkArchive(p *plan.Plan, planFile string, pipelines *render.GitLabPipelines) error {
+	if len(pipelines.Chunks) == 0 {
+		return nil
+	}
+	var data []byte
+	var err error
+	if planFile == "-" {
+		data, err = p.Bytes()
+	} else {
+		data, err = os.ReadFile(planFile)
+	}
+	if err != nil {
+		return fmt.Errorf("reading the plan: %w", err)
+	}
+	files := [][]byte{data, pipelines.Child}
+	for _, c := range pipelines.Chunks {
+		files = append(files, c.Data)
+	}
+	return render.CheckGitLabArchive(files...)
+}
+
+// writeGitLab writes the child last: it names the others.
+func (a *app) writeGitLab(p *plan.Plan, pipelines *render.GitLabPipelines, output, dirs string) error {
+	if len(pipelines.Chunks) > 0 && (output == "-" || output == "") {
+		return failure.WithHint(failure.Input("the plan is %d pipelines, which do not fit on stdout", len(pipelines.Chunks)+1), "name a file: -o child.yml; the others are written beside it")
+	}
+	if dirs != "" {
+		if err := writeFile(dirs, render.GitLabDirs(p)); err != nil {
+			return err
+		}
+	}
+	for _, c := range pipelines.Chunks {
+		if err := writeFile(filepath.Join(filepath.Dir(output), path.Base(c.File)), c.Data); err != nil {
+			return err
+		}
+	}
+	return a.write(output, pipelines.Child)
+}
+
+// locateOverlay gives an error in an overlay the place in pipegen.yaml, if
+// that is at hand.
+func (a *app) locateOverlay(err error) error {
+	wrong, ok := errors.AsType[*render.OverlayError](err)
+	if !ok {
+		return err
+	}
+	text, rerr := os.ReadFile("pipegen.yaml")
+	if rerr != nil {
+		return err
+	}
+	if fault := overlayFault(wrong, text); fault.Line > 0 {
+		return config.Faults{fault}
+	}
+	return err
+}
+
+// overlayFault is an error in an overlay as a fault of pipegen.yaml.
+func overlayFault(e *render.OverlayError, text []byte) config.Fault {
+	f := config.Fault{
+		File: "pipegen.yaml", Severity: config.Error, Rule: "bad-overlay",
+		Message: e.Where() + ": " + e.Err.Error(), Hint: failure.Hint(e.Err),
+	}
+	f.Line, f.Column = e.Locate(text)
+	return f
 }
 
 func (a *app) dryRunCommand() *cobra.Command {
@@ -80,11 +208,15 @@ func (a *app) dryRunCommand() *cobra.Command {
 			if err := made.WriteTable(&b); err != nil {
 				return err
 			}
-			child, err := render.GitLab(made, render.GitLabOptions{})
+			pipelines, err := render.GitLab(made, render.GitLabOptions{})
 			if err != nil {
-				return err
+				return a.locateOverlay(err)
 			}
-			fmt.Fprintf(&b, "\n# GitLab child pipeline\n\n%s\n# Commands\n", child)
+			fmt.Fprintf(&b, "\n# GitLab child pipeline\n\n%s", pipelines.Child)
+			for _, c := range pipelines.Chunks {
+				fmt.Fprintf(&b, "\n# %s\n\n%s", c.File, c.Data)
+			}
+			b.WriteString("\n# Commands\n")
 			if err := a.commands(cmd, &b, made, c.Repo.Root()); err != nil {
 				return err
 			}

@@ -56,7 +56,7 @@ multi-arch index per tag.`,
 	flags.BoolVarP(&a.verbose, "verbose", "v", false, "say more")
 	root.AddCommand(
 		a.initCommand(), a.newCommand(), a.validateCommand(), a.diffCommand(), a.planCommand(), a.explainCommand(), a.renderCommand(),
-		a.dryRunCommand(), a.buildCommand(), a.manifestCommand(), a.runCommand(), a.doctorCommand(), a.schemaCommand(), a.versionCommand(),
+		a.dryRunCommand(), a.buildCommand(), a.manifestCommand(), a.publishedCommand(), a.runCommand(), a.doctorCommand(), a.schemaCommand(), a.versionCommand(),
 	)
 	return root
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,6 +19,7 @@ import (
 	"github.com/pipegen/pipegen/pkg/diff"
 	"github.com/pipegen/pipegen/pkg/failure"
 	"github.com/pipegen/pipegen/pkg/plan"
+	"github.com/pipegen/pipegen/pkg/render"
 )
 
 func (a *app) validateCommand() *cobra.Command {
@@ -30,19 +32,28 @@ all faults at once with file, line and column. With PATHs only faults in these
 files or directories are reported and count. CHECK_README=TRUE makes a project
 without README.md a fault. Works outside git too: then every file counts.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := format(form, "text", "json"); err != nil {
+			if err := format(form, "text", "json", "codequality", "github"); err != nil {
 				return err
 			}
 			faults, err := a.check(cmd.Context(), args)
 			if err != nil {
 				return err
 			}
-			if form == "json" {
-				err = a.faultsJSON(output, faults)
-			} else {
-				err = a.faultsText(output, faults)
+			var data []byte
+			switch form {
+			case "json":
+				data, err = faultsJSON(faults)
+			case "codequality":
+				data, err = faultsCodeQuality(faults)
+			case "github":
+				data = faultsGitHub(faults)
+			default:
+				data = faultsText(faults)
 			}
 			if err != nil {
+				return err
+			}
+			if err := a.write(output, data); err != nil {
 				return err
 			}
 			if n := countErrors(faults); n > 0 {
@@ -51,7 +62,7 @@ without README.md a fault. Works outside git too: then every file counts.`,
 			return nil
 		},
 	}
-	cmd.Flags().StringVarP(&form, "format", "f", "text", "`FORMAT`: text or json")
+	cmd.Flags().StringVarP(&form, "format", "f", "text", "`FORMAT`: text, json, codequality, which GitLab shows in merge requests, or github, for annotations")
 	cmd.Flags().StringVarP(&output, "output", "o", "-", "`FILE` to write")
 	return cmd
 }
@@ -93,6 +104,11 @@ func (a *app) check(ctx context.Context, paths []string) (config.Faults, error) 
 	}
 	if cfg != nil {
 		faults = append(slices.Clone(faults), cfg.Warnings...)
+		overlays, oerr := overlayFaults(cfg, fsys)
+		if oerr != nil {
+			return nil, oerr
+		}
+		faults = append(faults, overlays...)
 		if err == nil {
 			faults = append(faults, plan.Check(cfg, fsys, plan.Registry("", cfg.Pipegen, a.getenv))...)
 		}
@@ -104,6 +120,23 @@ func (a *app) check(ctx context.Context, paths []string) (config.Faults, error) 
 	})
 	faults.Sort()
 	return slices.Compact(faults), nil
+}
+
+// overlayFaults gives what is wrong with overlays, whatever they are laid on.
+func overlayFaults(cfg *config.Repository, fsys fs.FS) (config.Faults, error) {
+	wrong := render.CheckOverlays(cfg.Pipegen.Overlays)
+	if len(wrong) == 0 {
+		return nil, nil
+	}
+	text, err := fs.ReadFile(fsys, "pipegen.yaml")
+	if err != nil {
+		return nil, fmt.Errorf("reading pipegen.yaml: %w", err)
+	}
+	faults := make(config.Faults, len(wrong))
+	for i, e := range wrong {
+		faults[i] = overlayFault(e, text)
+	}
+	return faults, nil
 }
 
 // filesToCheck lists the files of the checkout; outside git those below the
@@ -170,21 +203,18 @@ func relative(root string, paths []string) ([]string, error) {
 	return out, nil
 }
 
-func (a *app) faultsText(output string, faults config.Faults) error {
-	var b strings.Builder
+func faultsText(faults config.Faults) []byte {
+	var b bytes.Buffer
 	for _, f := range faults {
 		b.WriteString(faultText(f) + "\n")
 	}
-	return a.write(output, []byte(b.String()))
+	return b.Bytes()
 }
 
-func (a *app) faultsJSON(output string, faults config.Faults) error {
+func faultsJSON(faults config.Faults) ([]byte, error) {
 	if faults == nil {
 		faults = config.Faults{}
 	}
 	data, err := json.MarshalIndent(faults, "", "  ")
-	if err != nil {
-		return err
-	}
-	return a.write(output, append(data, '\n'))
+	return append(data, '\n'), err
 }

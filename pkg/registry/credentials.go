@@ -146,6 +146,16 @@ func waitFor[T any](ctx context.Context, f func() (T, error)) (T, error) {
 // by name, since their passwords end after 12 hours; hosts without
 // credentials are left out. The result is a secret.
 func (c *Client) DockerConfig(ctx context.Context, hosts []string) ([]byte, error) {
+	return c.dockerConfig(ctx, hosts, true)
+}
+
+// Passwords is DockerConfig for a container in which AWS cannot be asked:
+// instead of the helper it holds ECR's passwords, which last 12 hours.
+func (c *Client) Passwords(ctx context.Context, hosts []string) ([]byte, error) {
+	return c.dockerConfig(ctx, hosts, false)
+}
+
+func (c *Client) dockerConfig(ctx context.Context, hosts []string, helpers bool) ([]byte, error) {
 	config := struct {
 		Auths       map[string]authn.AuthConfig `json:"auths"`
 		CredHelpers map[string]string           `json:"credHelpers,omitempty"`
@@ -162,7 +172,7 @@ func (c *Client) DockerConfig(ctx context.Context, hosts []string) ([]byte, erro
 		if err != nil {
 			return nil, c.explain(ctx, "finding credentials for", Reference{Host: host}, err)
 		}
-		if k, ok := c.keychain.(*keychain); ok && auth != authn.Anonymous && k.source(host) == fromECR {
+		if k, ok := c.keychain.(*keychain); helpers && ok && auth != authn.Anonymous && k.source(host) == fromECR {
 			config.CredHelpers[host] = "ecr-login"
 			continue
 		}

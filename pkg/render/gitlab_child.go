@@ -2,283 +2,260 @@ package render
 
 import (
 	"fmt"
-	"path"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"gopkg.in/yaml.v3"
 
-	"github.com/pipegen/pipegen/pkg/config"
 	"github.com/pipegen/pipegen/pkg/failure"
 	"github.com/pipegen/pipegen/pkg/plan"
+	"github.com/pipegen/pipegen/pkg/quote"
 )
 
-// gitlabJob is a job, or a template that jobs extend, with the keys that
-// pipegen writes (https://docs.gitlab.com/ci/yaml/).
-type gitlabJob struct {
-	Extends       string            `yaml:"extends,omitempty"`
-	Stage         string            `yaml:"stage,omitempty"`
-	Image         *gitlabImage      `yaml:"image,omitempty"`
-	Tags          []string          `yaml:"tags,omitempty,flow"`
-	Needs         []gitlabNeed      `yaml:"needs,omitempty"`
-	Variables     map[string]string `yaml:"variables,omitempty"`
-	Script        []string          `yaml:"script,omitempty"`
-	Timeout       string            `yaml:"timeout,omitempty"`
-	Retry         *gitlabRetry      `yaml:"retry,omitempty"`
-	ResourceGroup string            `yaml:"resource_group,omitempty"`
-	Artifacts     *gitlabArtifacts  `yaml:"artifacts,omitempty"`
-}
-
-type gitlabImage struct {
-	Name       string   `yaml:"name"`
-	Entrypoint []string `yaml:"entrypoint,flow"`
-}
-
-type gitlabRetry struct {
-	Max  int      `yaml:"max"`
-	When []string `yaml:"when"`
-}
-
-type gitlabArtifacts struct {
-	When     string   `yaml:"when,omitempty"`
-	ExpireIn string   `yaml:"expire_in"`
-	Paths    []string `yaml:"paths"`
-}
-
-// gitlabNeed is a job of this pipeline, or of another if pipeline is set,
-// that must succeed first and whose artifacts are fetched.
-type gitlabNeed struct{ pipeline, job string }
-
-// MarshalYAML writes a job of this pipeline as its bare name.
-func (n gitlabNeed) MarshalYAML() (any, error) {
-	if n.pipeline == "" {
-		return n.job, nil
-	}
-	return struct {
-		Pipeline  string `yaml:"pipeline"`
-		Job       string `yaml:"job"`
-		Artifacts bool   `yaml:"artifacts"`
-	}{n.pipeline, n.job, true}, nil
-}
-
-const (
-	keepArtifacts = "1 week"
-	// aside is what a job gets on top of the limit that pipegen build keeps
-	// itself: to pull the image, check out, and hand on the log.
-	aside = 10 * time.Minute
-	// maxTimeout is below the month that GitLab allows a job.
-	maxTimeout = 29 * 24 * time.Hour
-	// publishTimeout bounds a job that publishes one image.
-	publishTimeout = 30 * time.Minute
-)
-
-// prepared is the parent's job with the plan.
-var prepared = gitlabNeed{pipeline: "$PARENT_PIPELINE_ID", job: "prepare"}
-
-// runnerFailures are no fault of the build, so that trying again can help. A
-// build that fails or takes too long does so again.
-var runnerFailures = &gitlabRetry{Max: 2, When: []string{"runner_system_failure", "scheduler_failure", "data_integrity_failure", "api_failure"}}
-
-// gitlabChild is a child pipeline on its way to YAML. What jobs have in
-// common is in templates: GitLab's limit is on the memory of the file's
-// objects, which allows far fewer jobs when each is written out.
+// gitlabChild is a pipeline on its way to YAML: jobs for some of the plan's
+// images. What jobs have in common is in templates: GitLab's limit is on the
+// memory of the file's objects, which allows far fewer jobs when each is
+// written out.
 type gitlabChild struct {
-	plan     *plan.Plan
-	options  GitLabOptions
-	overlays map[string]config.Overlay
+	*gitlabRendering
+	number int // of the chunk; images of others are looked up in the registry
 
-	levels    map[string]int // of images: 1 + the highest level of what they need
-	stages    int            // highest level
+	stages    int // highest level
 	templates []namedJob
+	handed    *yaml.Node        // need for what the parent's job prepared
 	profiles  map[string]string // what builds have in common → name of their template
 	jobs      []namedJob
 	names     map[string]bool
+	lookups   map[int][]waits // image → what looks up what it needs of other chunks
+	maxNeeds  int
 }
 
+// namedJob is a job or template, and the kind of overlay for it.
 type namedJob struct {
 	name, kind string
-	job        gitlabJob
+	node       *yaml.Node
 }
 
-func newChild(p *plan.Plan, o GitLabOptions) (*gitlabChild, error) {
-	overlays := p.CI.Overlays["gitlab"]
-	if err := checkOverlays(overlays); err != nil {
+// waits is a job that must be done first, and the results that it hands on.
+type waits struct {
+	job   string
+	files []string
+}
+
+func (r *gitlabRendering) child(number int, images []int) (*gitlabChild, error) {
+	c := &gitlabChild{
+		gitlabRendering: r, number: number, stages: 1, handed: r.prepared(number > 0),
+		profiles: map[string]string{}, names: map[string]bool{},
+	}
+	if len(images) == 0 {
+		// A child pipeline without jobs is invalid.
+		j := c.light("build", "echo 'pipegen: nothing to build'")
+		j.variables = mapping("GIT_STRATEGY", "none")
+		return c, c.add("nothing to build", kindGate, j)
+	}
+	if err := c.addLookups(images); err != nil {
 		return nil, err
 	}
-	return &gitlabChild{
-		plan: p, options: o, overlays: overlays,
-		levels: map[string]int{}, stages: 1, profiles: map[string]string{}, names: map[string]bool{},
-	}, nil
+	for _, i := range images {
+		first := len(c.jobs)
+		if err := c.addImage(i); err != nil {
+			return nil, err
+		}
+		// Each level has names of stages, too.
+		r.costs[i] = costOf(c.jobs[first:]).plus(cost{memory: 200})
+	}
+	c.template(".manifest", kindManifest, c.manifestTemplate())
+	if len(c.lookups) > 0 {
+		// It talks to the registry as those do that publish.
+		c.template(".published", kindManifest, c.publishedTemplate())
+	}
+	return c, nil
 }
 
-// addJobs makes the jobs of all images.
-func (c *gitlabChild) addJobs() error {
-	if len(c.plan.Images) == 0 {
-		// A child pipeline without jobs is invalid.
-		j := c.light(gitlabJob{
-			Stage:     stage("build", 1),
-			Variables: map[string]string{"GIT_STRATEGY": "none"},
-			Script:    []string{"echo 'pipegen: nothing to build'"},
-		})
-		return c.add("nothing to build", kindNoop, j)
-	}
-	for i := range c.plan.Images {
-		img := &c.plan.Images[i]
-		level := 1
-		for _, need := range img.Needs {
-			l, ok := c.levels[need]
-			if !ok {
-				return failure.Input("image %q needs %q, which does not stand before it in the plan", img.Name, need)
+// addLookups adds jobs that look up what images need of other pipelines: one
+// for all that the same images need, so that what is missing keeps nothing
+// else from being built.
+func (c *gitlabChild) addLookups(images []int) error {
+	dependents := map[int][]int{}
+	var wanted []int
+	for _, i := range images {
+		for _, need := range c.needs[i] {
+			if c.chunk[need] == c.number {
+				continue
 			}
-			level = max(level, l+1)
-		}
-		c.levels[img.Name], c.stages = level, max(c.stages, level)
-		if err := c.addImage(img, level); err != nil {
-			return err
+			if dependents[need] == nil {
+				wanted = append(wanted, need)
+			}
+			dependents[need] = append(dependents[need], i)
 		}
 	}
-	c.templates = append(c.templates, namedJob{".manifest", kindManifest, c.light(gitlabJob{
-		Stage:   stage("publish", 1),
-		Script:  []string{`pipegen manifest "$PIPEGEN_NAME" --plan "$PIPEGEN_PLAN" --metadata-dir "$PIPEGEN_METADATA_DIR"`},
-		Timeout: gitlabDuration(publishTimeout),
-		// Two pipelines do not move the tags of one image at the same time.
-		ResourceGroup: "pipegen/$PIPEGEN_NAME",
-		Artifacts:     c.keep("", "indexes/$PIPEGEN_NAME.json"),
-	})})
+	slices.Sort(wanted)
+	groups := map[string][]int{}
+	var order []string
+	for _, need := range wanted {
+		key := fmt.Sprint(dependents[need])
+		if groups[key] == nil {
+			order = append(order, key)
+		}
+		groups[key] = append(groups[key], need)
+	}
+	c.lookups = map[int][]waits{}
+	for _, key := range order {
+		for group := range slices.Chunk(groups[key], maxLookup) {
+			j, err := c.addLookup(group)
+			if err != nil {
+				return err
+			}
+			for _, i := range dependents[group[0]] {
+				c.lookups[i] = append(c.lookups[i], j)
+			}
+		}
+	}
 	return nil
 }
 
-func (c *gitlabChild) addImage(img *plan.Image, level int) error {
+// maxLookup is what one job looks up at most; their names are in a variable.
+const maxLookup = 500
+
+func (c *gitlabChild) addLookup(group []int) (waits, error) {
+	names, files := make([]string, len(group)), make([]string, len(group))
+	for k, i := range group {
+		names[k] = c.plan.Images[i].Name
+		files[k] = indexOf(names[k])
+	}
+	job := "published " + names[0]
+	if len(names) > 1 {
+		job += " and " + strconv.Itoa(len(names)-1) + " more"
+	}
+	return waits{job, files}, c.add(job, kindManifest, gitlabJob{
+		extends: ".published", variables: mapping("PIPEGEN_NAMES", strings.Join(names, ",")), artifacts: c.keep("", files...),
+	})
+}
+
+func (c *gitlabChild) addImage(i int) error {
+	img := &c.plan.Images[i]
 	if !plainName.MatchString(img.Name) {
 		return failure.Input("image %q cannot be rendered: want a name of letters, digits, _, . and -", img.Name)
 	}
-	if len(img.Builds) == 0 {
+	switch {
+	case len(img.Builds) == 0 && img.Retag == "":
 		return failure.Input("image %q has no builds", img.Name)
+	case len(img.Builds) > 0 && img.Retag != "":
+		return failure.Input("image %q has builds, and %s to publish again: want one of them", img.Name, quote.Text(img.Retag))
 	}
-	var needs []gitlabNeed
-	if len(img.Needs) > 0 {
-		dependencies, err := c.dependencies(img, level)
+	level := 1
+	for _, need := range c.needs[i] {
+		if c.chunk[need] == c.number {
+			level = max(level, c.level[need]+1)
+		}
+	}
+	c.level[i], c.stages = level, max(c.stages, level)
+	var needs *yaml.Node
+	if len(img.Needs) > 0 && len(img.Builds) > 0 {
+		dependencies, err := c.dependencies(i, level)
 		if err != nil {
 			return err
 		}
-		needs = append([]gitlabNeed{prepared}, dependencies...)
+		needs = c.needing(dependencies)
 	}
-	publish := gitlabJob{Extends: ".manifest", Needs: []gitlabNeed{prepared}, Variables: map[string]string{"PIPEGEN_NAME": img.Name}}
+	publish := gitlabJob{extends: ".manifest", variables: mapping("PIPEGEN_NAME", img.Name)}
 	if level > 1 {
-		publish.Stage = stage("publish", level)
+		publish.stage = stage("publish", level)
 	}
-	for i := range img.Builds {
-		b := &img.Builds[i]
+	builds := make([]string, 0, len(img.Builds))
+	for k := range img.Builds {
+		b := &img.Builds[k]
 		if suffix, ok := strings.CutPrefix(b.ID, img.Name+"@"); !ok || !plainName.MatchString(suffix) {
 			return failure.Input("build %q of image %q cannot be rendered: want the id IMAGE@ARCH", b.ID, img.Name)
 		}
-		template, err := c.buildTemplate(b)
+		template, err := c.templateOf(b)
 		if err != nil {
 			return err
 		}
-		j := gitlabJob{Extends: template, Needs: needs, Variables: map[string]string{"PIPEGEN_BUILD": b.ID}}
+		j := gitlabJob{extends: template, needs: needs, variables: mapping("PIPEGEN_BUILD", b.ID)}
 		if level > 1 {
-			j.Stage = stage("build", level)
+			j.stage = stage("build", level)
 		}
 		name := "build " + b.ID
 		if err := c.add(name, kindBuild, j); err != nil {
 			return err
 		}
-		publish.Needs = append(publish.Needs, gitlabNeed{job: name})
+		builds = append(builds, name)
 	}
-	if len(publish.Needs) > maxNeeds {
+	if publish.needs = c.needing(builds); len(publish.needs.Content) > maxNeeds {
 		return failure.Input("image %q has %d builds, GitLab allows a job to need %d others", img.Name, len(img.Builds), maxNeeds-1)
 	}
 	return c.add("manifest "+img.Name, kindManifest, publish)
 }
 
-// dependencies gives the jobs that must be done before the builds of an
-// image: those that publish what it needs, or gates that stand for many.
-func (c *gitlabChild) dependencies(img *plan.Image, level int) ([]gitlabNeed, error) {
-	type done struct {
-		need  gitlabNeed
-		paths []string
-	}
-	waits := make([]done, 0, len(img.Needs))
-	for _, name := range img.Needs {
-		waits = append(waits, done{gitlabNeed{job: "manifest " + name}, []string{"indexes/" + name + ".json"}})
-	}
-	for gate := 1; len(waits) >= maxNeeds; {
-		var fewer []done
-		for chunk := range slices.Chunk(waits, maxNeeds) {
-			j := c.light(gitlabJob{
-				Stage: stage("build", level), Script: []string{"echo 'pipegen: passing results on'"},
-			})
-			j.Needs = nil
-			var paths []string
-			for _, d := range chunk {
-				j.Needs, paths = append(j.Needs, d.need), append(paths, d.paths...)
-			}
-			j.Artifacts = c.keep("", paths...)
-			name := "gate " + img.Name + " " + strconv.Itoa(gate)
-			gate++
-			if err := c.add(name, kindNoop, j); err != nil {
-				return nil, err
-			}
-			fewer = append(fewer, done{gitlabNeed{job: name}, paths})
-		}
-		waits = fewer
-	}
-	needs := make([]gitlabNeed, len(waits))
-	for i, d := range waits {
-		needs[i] = d.need
-	}
-	return needs, nil
+// needing gives needs for the plan and for jobs of this pipeline.
+func (c *gitlabChild) needing(jobs []string) *yaml.Node {
+	n := list(jobs...)
+	n.Content = slices.Insert(n.Content, 0, c.handed)
+	return n
 }
 
-// buildTemplate gives the name of the template for builds with this image,
-// runner and limit.
-func (c *gitlabChild) buildTemplate(b *plan.Build) (string, error) {
-	if b.Runner != "" && b.Runner != "ci" {
-		return "", failure.Input("build %s has the runner %q: a GitLab job builds where it runs (runner: ci)", b.ID, b.Runner)
+// dependencies gives the jobs that must be done before the builds of an
+// image: those that publish what it needs, or look that up, or gates that
+// stand for many.
+func (c *gitlabChild) dependencies(i, level int) ([]string, error) {
+	img := &c.plan.Images[i]
+	var all []waits
+	for _, need := range c.needs[i] {
+		if c.chunk[need] == c.number {
+			name := c.plan.Images[need].Name
+			all = append(all, waits{"manifest " + name, []string{indexOf(name)}})
+		}
 	}
-	_, suffix, _ := strings.Cut(b.ID, "@")
-	profile := fmt.Sprintf("%s %q %q %q", suffix, b.BuilderImage, b.RunsOn.GitLab, b.Timeout)
-	if name, ok := c.profiles[profile]; ok {
+	all = append(all, c.lookups[i]...)
+	for gate := 1; len(all) >= maxNeeds; {
+		var fewer []waits
+		for some := range slices.Chunk(all, maxNeeds) {
+			j := c.light(stage("build", level), "echo 'pipegen: passing results on'")
+			jobs, files := make([]string, 0, len(some)), []string{}
+			for _, w := range some {
+				jobs, files = append(jobs, w.job), append(files, w.files...)
+			}
+			j.needs, j.artifacts = list(jobs...), c.keep("", files...)
+			name := "gate " + img.Name + " " + strconv.Itoa(gate)
+			gate++
+			if err := c.add(name, kindGate, j); err != nil {
+				return nil, err
+			}
+			fewer = append(fewer, waits{name, files})
+		}
+		all = fewer
+	}
+	jobs := make([]string, len(all))
+	for k, w := range all {
+		jobs[k] = w.job
+	}
+	return jobs, nil
+}
+
+// templateOf gives the name of the template for a build.
+func (c *gitlabChild) templateOf(b *plan.Build) (string, error) {
+	p := profile(b)
+	if name, ok := c.profiles[p]; ok {
 		return name, nil
 	}
-	j := gitlabJob{
-		Stage: stage("build", 1), Image: gitlabImageOf(b.BuilderImage), Tags: b.RunsOn.GitLab, Needs: []gitlabNeed{prepared},
-		Script:    []string{`pipegen build "$PIPEGEN_BUILD" --plan "$PIPEGEN_PLAN" --metadata-dir "$PIPEGEN_METADATA_DIR"`},
-		Retry:     runnerFailures,
-		Artifacts: c.keep("always", "builds/$PIPEGEN_BUILD.json", "builds/$PIPEGEN_BUILD.log"),
+	j, err := c.buildTemplate(b)
+	if err != nil {
+		return "", err
 	}
-	if b.Timeout != "" {
-		limit, err := time.ParseDuration(b.Timeout)
-		if err != nil || limit <= 0 || limit > maxTimeout {
-			return "", failure.Input("build %s has the timeout %q: want a duration such as 45m, at most 696h", b.ID, b.Timeout)
-		}
-		j.Timeout = gitlabDuration(limit + aside)
-	}
+	_, suffix, _ := strings.Cut(b.ID, "@")
 	name := ".build-" + suffix
 	for n := 2; c.names[name]; n++ {
 		name = ".build-" + suffix + "-" + strconv.Itoa(n)
 	}
-	c.names[name] = true
-	c.profiles[profile] = name
-	c.templates = append(c.templates, namedJob{name, kindBuild, j})
+	c.names[name], c.profiles[p] = true, name
+	c.template(name, kindBuild, j)
 	return name, nil
 }
 
-// light fills in what jobs that build nothing have in common.
-func (c *gitlabChild) light(j gitlabJob) gitlabJob {
-	j.Image, j.Tags, j.Retry = gitlabImageOf(c.plan.CI.Image), c.plan.CI.Runner.GitLab, runnerFailures
-	return j
-}
-
-func (c *gitlabChild) keep(when string, files ...string) *gitlabArtifacts {
-	a := &gitlabArtifacts{When: when, ExpireIn: keepArtifacts}
-	for _, f := range files {
-		a.Paths = append(a.Paths, path.Join(c.options.MetadataDir, f))
-	}
-	return a
+func (c *gitlabChild) template(name, kind string, j gitlabJob) {
+	c.templates = append(c.templates, namedJob{name, kind, j.node()})
 }
 
 func (c *gitlabChild) add(name, kind string, j gitlabJob) error {
@@ -289,78 +266,41 @@ func (c *gitlabChild) add(name, kind string, j gitlabJob) error {
 		return failure.Input("the plan has two jobs %q", name)
 	}
 	c.names[name] = true
-	c.jobs = append(c.jobs, namedJob{name, kind, j})
+	n := j.node()
+	if needs := lookup(n, "needs"); needs != nil {
+		c.maxNeeds = max(c.maxNeeds, len(needs.Content))
+	}
+	c.jobs = append(c.jobs, namedJob{name, kind, n})
 	return nil
 }
 
-// document gives the whole file.
-func (c *gitlabChild) document() (*yaml.Node, error) {
-	root := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map"}
-	put := func(key string, value any) error {
-		n := new(yaml.Node)
-		if err := n.Encode(value); err != nil {
-			return fmt.Errorf("writing %s: %w", key, err)
-		}
-		root.Content = append(root.Content, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: key}, n)
-		return nil
-	}
+// stageNames are those of the builds and publications of each level.
+func (c *gitlabChild) stageNames() []string {
 	var stages []string
 	for level := range c.stages {
 		stages = append(stages, stage("build", level+1), stage("publish", level+1))
 	}
-	// Without rules of its own a job would be left out in a pipeline that a
-	// merge request led to.
-	always := map[string]any{"rules": []map[string]string{{"when": "always"}}}
-	variables := map[string]string{"PIPEGEN_PLAN": c.options.PlanFile, "PIPEGEN_METADATA_DIR": c.options.MetadataDir, "GIT_DEPTH": "1"}
-	for _, e := range []struct {
-		key   string
-		value any
-	}{{"workflow", always}, {"stages", stages}, {"variables", variables}} {
-		if err := put(e.key, e.value); err != nil {
-			return nil, err
-		}
-	}
-	for _, j := range append(c.templates, c.jobs...) {
-		if err := put(j.name, j.job); err != nil {
-			return nil, err
-		}
-		overlay := c.overlays[j.kind]
-		if len(overlay) == 0 || j.job.Extends != "" {
-			continue // a job that extends a template gets the overlay from there
-		}
-		if err := lay(root.Content[len(root.Content)-1], overlay, j.kind); err != nil {
-			return nil, err
-		}
-	}
-	return root, nil
+	return stages
 }
 
-func stage(name string, level int) string {
-	if level == 1 {
-		return name
-	}
-	return name + " " + strconv.Itoa(level)
-}
-
-// gitlabImageOf keeps the runner from starting the image's own entrypoint,
-// which is an engine and no shell.
-func gitlabImageOf(name string) *gitlabImage {
-	if name == "" {
-		name = "$PIPEGEN_IMAGE"
-	}
-	return &gitlabImage{Name: name, Entrypoint: []string{""}}
-}
-
-// gitlabDuration writes whole seconds as GitLab does: 1h 30m.
-func gitlabDuration(d time.Duration) string {
-	var words []string
-	for _, u := range []struct {
-		unit time.Duration
-		name string
-	}{{time.Hour, "h"}, {time.Minute, "m"}, {time.Second, "s"}} {
-		if n := d / u.unit; n > 0 {
-			words, d = append(words, strconv.Itoa(int(n))+u.name), d-n*u.unit
+// document gives the whole file.
+func (c *gitlabChild) document(stages []string) (*yaml.Node, error) {
+	root := mapping(
+		// Without rules of its own a job would be left out in a pipeline that a
+		// merge request led to.
+		"workflow", mapping("rules", list(mapping("when", "always"))),
+		"stages", stages,
+		"variables", mapping("GIT_DEPTH", "1", "PIPEGEN_METADATA_DIR", c.options.MetadataDir, "PIPEGEN_PLAN", c.options.PlanFile),
+	)
+	jobs := slices.Concat(c.templates, c.jobs)
+	for _, j := range jobs {
+		// A job that extends a template gets the overlay from there.
+		if overlay := c.overlays[j.kind]; len(overlay) > 0 && lookup(j.node, "extends") == nil && lookup(j.node, "trigger") == nil {
+			if err := layGitLab(j, overlay); err != nil {
+				return nil, err
+			}
 		}
+		root.Content = append(root.Content, text(j.name), j.node)
 	}
-	return strings.Join(words, " ")
+	return root, checkOverlaid(jobs, c.overlays)
 }

@@ -1,99 +1,44 @@
 package render
 
 import (
+	"bytes"
+	"compress/flate"
+	"encoding/json"
+	"io"
 	"regexp"
-	"slices"
-	"strings"
-	"unicode"
 
 	"gopkg.in/yaml.v3"
 
 	"github.com/pipegen/pipegen/pkg/failure"
 )
 
-// GitLab's limits, as a new installation has them.
+// GitLab's limits, as a new installation has them
+// (https://docs.gitlab.com/administration/instance_limits/).
 const (
 	maxJobName = 255
-	// maxNeeds is what one job may need, the parent's prepare included.
+	// maxNeeds is what one job may need, jobs of other pipelines included.
 	maxNeeds = 50
 	// maxMemory is max_yaml_size_bytes: what the objects of one file may take
 	// up in GitLab, some five to eight times the file.
 	maxMemory = 2 << 20
+	// maxJob is what one job may be as JSON, after templates are put in.
+	maxJob = 1 << 20
+	// maxArchive is what the artifacts of a job may be, compressed, for a
+	// pipeline to be made from one of them.
+	maxArchive = 5 << 20
+	// maxPipelines is pipeline_hierarchy_size: all pipelines below one parent,
+	// with it.
+	maxPipelines = 1000
 )
 
 // plainName is what names may be in job names, variables and file names: it
 // holds nothing that GitLab, a shell or a glob would expand.
 var plainName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]*$`)
 
-// plainScalar is what all readers of YAML take for the same string without
-// quotes. GitLab's reads YAML 1.1, with symbols (:x) and numbers such as
-// 1,000 and 1:30 beside.
-var plainScalar = regexp.MustCompile(`^(\.[A-Za-z]{2}|[A-Za-z$])[A-Za-z0-9_./@$-]*( [A-Za-z0-9_./@$-]+)*$`)
-
-// words are not strings for some reader of YAML, in whatever case.
-var words = []string{"y", "n", "yes", "no", "on", "off", "true", "false", "null", ".inf", ".nan"}
-
-// carefully quotes every string that is not plain, and refuses text that
-// would show as something else than it is.
-func carefully(n *yaml.Node) error {
-	switch {
-	case n.Kind != yaml.ScalarNode:
-	case n.ShortTag() == "!!binary": // what the encoder makes of invalid UTF-8
-		return failure.Input("a text that is not UTF-8 cannot be rendered: %s", n.Value)
-	case n.ShortTag() == "!!str", n.ShortTag() == "!!merge":
-		if r, bad := misleading(n.Value); bad {
-			return failure.Input("the text %q cannot be rendered: it holds %U", n.Value, r)
-		}
-		n.Tag, n.Style = "!!str", styleOf(n.Value)
-	}
-	for _, child := range n.Content {
-		if err := carefully(child); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func styleOf(s string) yaml.Style {
-	switch {
-	case plainScalar.MatchString(s) && !slices.Contains(words, strings.ToLower(s)):
-		return 0
-	case strings.Contains(s, `"`) && !strings.ContainsAny(s, "'\n\t"):
-		return yaml.SingleQuotedStyle
-	}
-	return yaml.DoubleQuotedStyle
-}
-
-// misleading gives the first character that is not seen but changes what is.
-func misleading(s string) (rune, bool) {
-	for _, r := range s {
-		if r != '\n' && r != '\t' && unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == '\u2028' || r == '\u2029' {
-			return r, true
-		}
-	}
-	return 0, false
-}
-
-// withinMemory refuses what GitLab would refuse as too big. It counts as
-// lib/gitlab/utils/deep_size.rb does: each key and value once more as often
-// as it occurs.
-func withinMemory(root *yaml.Node) error {
-	if n := rubySize(root); n > maxMemory {
-		jobs := 0
-		for i := 0; i < len(root.Content); i += 2 {
-			if strings.HasPrefix(root.Content[i].Value, "build ") {
-				jobs++
-			}
-		}
-		return failure.WithHint(
-			failure.Input("the child pipeline is too big: %d builds would take %d KiB in GitLab, its limit is %d KiB", jobs, n>>10, maxMemory>>10),
-			"plan fewer images at a time: pipegen plan NAME...")
-	}
-	return nil
-}
-
 // rubySize estimates what Ruby's ObjectSpace.memsize_of gives for the
-// objects of a document, in bytes: for large ones a tenth too much.
+// objects of a document, in bytes: for large ones a tenth too much. It counts
+// as GitLab's lib/gitlab/utils/deep_size.rb does: each key and value once more
+// as often as it occurs.
 func rubySize(n *yaml.Node) int {
 	size := 0
 	switch n.Kind {
@@ -129,4 +74,62 @@ func rubySize(n *yaml.Node) int {
 		size += rubySize(child)
 	}
 	return size
+}
+
+// rubyEntry is what an entry of a large mapping takes beside key and value.
+const rubyEntry = 2 * (24 + 2*4)
+
+// checkJobSize refuses a template that alone makes jobs over GitLab's limit.
+func checkJobSize(name string, job *yaml.Node) error {
+	var v any
+	if err := job.Decode(&v); err != nil {
+		return err
+	}
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	if len(raw) > maxJob/2 { // what jobs add to a template is far less than the rest
+		return failure.Input("the jobs made from %s are too big: %d KiB, GitLab allows %d KiB", name, len(raw)>>10, maxJob>>10)
+	}
+	return nil
+}
+
+// CheckGitLabArchive refuses files that are together too big, compressed, for
+// GitLab to make a child pipeline from one of them: the artifacts of the job
+// that prepares it.
+func CheckGitLabArchive(files ...[]byte) error {
+	raw := 0
+	for _, f := range files {
+		raw += len(f)
+	}
+	if raw <= maxArchive {
+		return nil
+	}
+	var size counter
+	w, err := flate.NewWriter(&size, flate.BestSpeed)
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		if _, err := io.Copy(w, bytes.NewReader(f)); err != nil {
+			return err
+		}
+	}
+	if err := w.Close(); err != nil {
+		return err
+	}
+	if size > maxArchive {
+		return failure.WithHint(
+			failure.Input("the plan and its pipelines are %d KiB, compressed: GitLab reads pipelines out of artifacts of up to %d KiB", int(size)>>10, maxArchive>>10),
+			"plan fewer images at a time, or raise GitLab's max_artifacts_content_include_size")
+	}
+	return nil
+}
+
+type counter int
+
+func (c *counter) Write(p []byte) (int, error) {
+	*c += counter(len(p))
+	return len(p), nil
 }

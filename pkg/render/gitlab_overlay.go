@@ -1,134 +1,72 @@
 package render
 
 import (
+	_ "embed"
+	"errors"
 	"fmt"
 	"maps"
-	"math"
 	"slices"
 	"strings"
 
 	"gopkg.in/yaml.v3"
 
+	"github.com/pipegen/pipegen/internal/jsonschema"
 	"github.com/pipegen/pipegen/pkg/config"
 	"github.com/pipegen/pipegen/pkg/failure"
 	"github.com/pipegen/pipegen/pkg/quote"
 )
 
-// Kinds of rendered jobs, as overlays name them.
-const (
-	kindBuild    = "build"
-	kindManifest = "manifest"
-	kindNoop     = "noop"
-)
-
-// overlayKeys are the keys of a job that an overlay can set, with the shapes
-// that GitLab takes. What is left out decides whether, when or as what a job
-// runs, which is pipegen's to say.
-var overlayKeys = map[string][]string{
-	"after_script": {"list", "string"}, "allow_failure": {"bool", "map"}, "artifacts": {"map"}, "before_script": {"list", "string"},
-	"cache": {"list", "map"}, "environment": {"map", "string"}, "hooks": {"map"}, "id_tokens": {"map"}, "identity": {"string"},
-	"image": {"map", "string"}, "interruptible": {"bool"}, "resource_group": {"string"}, "retry": {"int", "map"}, "secrets": {"map"},
-	"services": {"list"}, "tags": {"list"}, "timeout": {"string"}, "variables": {"map"},
+// gitlabOverlays leave out the keys that decide whether, when or as what a
+// job runs.
+var gitlabOverlays = overlayRules{
+	system: "gitlab",
+	kinds:  []string{kindPrepare, kindBuild, kindManifest, kindGate},
+	keys: map[string][]string{
+		"after_script": {"list", "string"}, "allow_failure": {"bool", "map"}, "artifacts": {"map"}, "before_script": {"list", "string"},
+		"cache": {"list", "map"}, "environment": {"map", "string"}, "hooks": {"map"}, "id_tokens": {"map"}, "identity": {"string"},
+		"image": {"map", "string"}, "interruptible": {"bool"}, "resource_group": {"string"}, "retry": {"int", "map"}, "secrets": {"map"},
+		"services": {"list"}, "tags": {"list"}, "timeout": {"string"}, "variables": {"map"},
+	},
+	variables: "variables",
+	// What scripts and artifacts are named by.
+	own:   []string{"PIPEGEN_BUILD", "PIPEGEN_NAME", "PIPEGEN_NAMES", "PIPEGEN_PLAN", "PIPEGEN_PIPELINE_ID", "PIPEGEN_METADATA_DIR"},
+	value: checkGitLabValue,
 }
 
-// ownVariables are what scripts and artifacts are named by.
-var ownVariables = []string{"PIPEGEN_BUILD", "PIPEGEN_NAME", "PIPEGEN_PLAN", "PIPEGEN_METADATA_DIR"}
-
-// checkOverlays refuses what would break a job of any plan.
-func checkOverlays(overlays map[string]config.Overlay) error {
-	for _, kind := range slices.Sorted(maps.Keys(overlays)) {
-		switch kind {
-		case kindBuild, kindManifest, kindNoop:
-		case "prepare":
-			return failure.WithHint(failure.Input("overlays.gitlab.prepare in pipegen.yaml has no effect: that job is in .gitlab-ci.yml"), "change it there")
-		default:
-			return failure.WithHint(failure.Input("overlays.gitlab.%s in pipegen.yaml: there is no such kind of job", quote.Text(kind)), "there are build, manifest and noop")
-		}
-		overlay := overlays[kind]
-		for _, key := range slices.Sorted(maps.Keys(overlay)) {
-			if err := checkOverlayKey(key, overlay[key]); err != nil {
-				return failure.WithHint(failure.Input("overlays.gitlab.%s.%s in pipegen.yaml: %w", kind, quote.Text(key), err), "%s", failure.Hint(err))
-			}
-		}
-	}
-	return nil
-}
-
-func checkOverlayKey(key string, value any) error {
-	shapes, ok := overlayKeys[key]
-	if !ok {
-		known := slices.Sorted(maps.Keys(overlayKeys))
-		err := fmt.Errorf("an overlay cannot set this key")
-		if near := config.Nearest(key, known); near != "" {
-			return failure.WithHint(err, "did you mean %q?", near)
-		}
-		return failure.WithHint(err, "it can set %s", strings.Join(known, ", "))
-	}
-	if value == nil {
-		return nil // takes the key away
-	}
-	if shape := shapeOf(value); !slices.Contains(shapes, shape) {
-		return fmt.Errorf("want a %s, not a %s", strings.Join(shapes, " or a "), shape)
-	}
-	variables, ok := value.(map[string]any)
-	if key != "variables" || !ok {
-		return nil
+func checkGitLabValue(_, key string, value any) ([]string, error) {
+	variables, _ := value.(map[string]any)
+	if key != "variables" {
+		return nil, nil
 	}
 	for _, name := range slices.Sorted(maps.Keys(variables)) {
-		value := variables[name]
-		switch {
-		case slices.Contains(ownVariables, name):
-			return fmt.Errorf("%s is pipegen's own", name)
-		case name == "GIT_STRATEGY" && value != "fetch" && value != "clone", name == "GIT_CHECKOUT" && fmt.Sprint(value) != "true":
-			return fmt.Errorf("%s: %s would leave the job without a clean checkout", name, quote.Text(fmt.Sprint(value)))
-		case !slices.Contains([]string{"string", "int", "number", "bool", "map"}, shapeOf(value)):
-			return fmt.Errorf("%s: want a string, not a %s", quote.Text(name), shapeOf(value))
+		v := variables[name]
+		if name == "GIT_STRATEGY" && v != "fetch" && v != "clone" || name == "GIT_CHECKOUT" && fmt.Sprint(v) != "true" {
+			return []string{name}, fmt.Errorf("%s would leave the job without a clean checkout", quote.Text(fmt.Sprint(v)))
 		}
 	}
-	return nil
+	return nil, nil
 }
 
-func shapeOf(value any) string {
-	switch v := value.(type) {
-	case map[string]any:
-		return "map"
-	case []any:
-		return "list"
-	case string:
-		return "string"
-	case bool:
-		return "bool"
-	case int, int64, uint64:
-		return "int"
-	case float64:
-		if v == math.Trunc(v) {
-			return "int"
-		}
-		return "number"
-	case nil:
-		return "null"
+// layGitLab merges an overlay into a job. Artifacts that other jobs wait for
+// must still be there.
+func layGitLab(j namedJob, overlay config.Overlay) error {
+	before := artifactPaths(j.node)
+	if err := gitlabOverlays.lay(j.node, overlay, j.kind); err != nil {
+		return err
 	}
-	return fmt.Sprintf("%T", value)
-}
-
-// lay merges an overlay into a job: maps by key, the rest replaces, null
-// takes away. Artifacts that other jobs wait for must still be there.
-func lay(job *yaml.Node, overlay config.Overlay, kind string) error {
-	before := artifactPaths(job)
-	over := new(yaml.Node)
-	if err := over.Encode(whole(map[string]any(overlay))); err != nil {
-		return failure.Input("overlays.gitlab.%s in pipegen.yaml: %w", kind, err)
-	}
-	merge(job, over)
-	artifacts := lookup(job, "artifacts")
-	after := artifactPaths(job)
+	after := artifactPaths(j.node)
 	for _, p := range before {
 		if !slices.Contains(after, p) {
-			return failure.WithHint(failure.Input("overlays.gitlab.%s.artifacts in pipegen.yaml drops %s, which other jobs need", kind, p), "list it in artifacts.paths too")
+			return gitlabOverlays.fault(failure.WithHint(fmt.Errorf("it drops %s, which other jobs need", p), "list it in artifacts.paths too"), j.kind, "artifacts", "paths")
 		}
 	}
-	if when := lookup(artifacts, "when"); len(before) > 0 && (lookup(artifacts, "exclude") != nil || when != nil && when.Value == "on_failure") {
-		return failure.Input("overlays.gitlab.%s.artifacts in pipegen.yaml would withhold what other jobs need: exclude and when: on_failure cannot be used", kind)
+	artifacts := lookup(j.node, "artifacts")
+	switch when := lookup(artifacts, "when"); {
+	case len(before) == 0:
+	case lookup(artifacts, "exclude") != nil:
+		return gitlabOverlays.fault(errors.New("it would withhold what other jobs need"), j.kind, "artifacts", "exclude")
+	case when != nil && when.Value == "on_failure":
+		return gitlabOverlays.fault(errors.New("on_failure would withhold what other jobs need"), j.kind, "artifacts", "when")
 	}
 	return nil
 }
@@ -143,63 +81,79 @@ func artifactPaths(job *yaml.Node) []string {
 	return paths
 }
 
-func merge(base, over *yaml.Node) {
-	for i := 0; i < len(over.Content); i += 2 {
-		key, val := over.Content[i], over.Content[i+1]
-		at := entry(base, key.Value)
-		switch {
-		case val.ShortTag() == "!!null":
-			if at >= 0 {
-				base.Content = slices.Delete(base.Content, at, at+2)
+// checkOverlaid checks jobs that overlays changed against GitLab's schema and
+// its limit on the size of a job. Jobs that extend a template are as it is.
+func checkOverlaid(jobs []namedJob, overlays map[string]config.Overlay) error {
+	var schema *jsonschema.Schema
+	seen := map[string]bool{}
+	for _, j := range jobs {
+		overlay := overlays[j.kind]
+		alone := lookup(j.node, "extends") == nil && lookup(j.node, "trigger") == nil
+		// Of jobs that stand alone, one of a kind is enough.
+		if len(overlay) == 0 || !alone || seen[j.kind] && !strings.HasPrefix(j.name, ".") {
+			continue
+		}
+		seen[j.kind] = true
+		if schema == nil {
+			var err error
+			if schema, err = jsonschema.Parse(gitlabSchema); err != nil {
+				return err
 			}
-		case at < 0:
-			base.Content = append(base.Content, key, val)
-		case base.Content[at+1].Kind == yaml.MappingNode && val.Kind == yaml.MappingNode:
-			merge(base.Content[at+1], val)
-		default:
-			base.Content[at+1] = val
 		}
-	}
-}
-
-// entry gives where the key of a mapping stands in its content, or -1.
-func entry(n *yaml.Node, key string) int {
-	for i := 0; n != nil && n.Kind == yaml.MappingNode && i < len(n.Content); i += 2 {
-		if n.Content[i].Value == key {
-			return i
+		if err := checkJobSize(j.kind, j.node); err != nil {
+			return gitlabOverlays.fault(err, j.kind)
 		}
-	}
-	return -1
-}
-
-// lookup gives what a mapping holds for a key, or nil.
-func lookup(n *yaml.Node, key string) *yaml.Node {
-	if at := entry(n, key); at >= 0 {
-		return n.Content[at+1]
+		var job any
+		if err := j.node.Decode(&job); err != nil {
+			return gitlabOverlays.fault(err, j.kind)
+		}
+		if faults := schema.Check(map[string]any{"job": job}); len(faults) > 0 {
+			path, why := blame(faults, overlay)
+			return gitlabOverlays.fault(failure.WithHint(errors.New(why), "GitLab's schema of .gitlab-ci.yml does not take it"), append([]string{j.kind}, path...)...)
+		}
 	}
 	return nil
 }
 
-// whole gives numbers without a fraction as integers: an overlay comes out of
-// the plan's JSON, where all numbers are floats, and YAML would write 1e+06.
-func whole(v any) any {
-	switch v := v.(type) {
-	case map[string]any:
-		out := make(map[string]any, len(v))
-		for k, e := range v {
-			out[k] = whole(e)
+// gitlabSchema is the JSON Schema of .gitlab-ci.yml, which GitLab's own
+// editor checks with: app/assets/javascripts/editor/schema/ci.json in
+// https://gitlab.com/gitlab-org/gitlab, MIT licence, unchanged.
+//
+//go:embed schemas/gitlab-ci.json
+var gitlabSchema []byte
+
+// blame finds what of an overlay the schema refuses: the deepest place that
+// the overlay sets.
+func blame(faults []jsonschema.Fault, overlay config.Overlay) (path []string, why string) {
+	why = "the job is not valid: " + faults[0].Message
+	for _, f := range faults {
+		at := f.Path
+		if len(at) > 0 {
+			at = at[1:] // the job
 		}
-		return out
-	case []any:
-		out := make([]any, len(v))
-		for i, e := range v {
-			out[i] = whole(e)
+		// A key that the overlay does not set may lack in one that it does.
+		for len(at) > 0 && !holds(map[string]any(overlay), at) {
+			at = at[:len(at)-1]
 		}
-		return out
-	case float64:
-		if v == math.Trunc(v) && math.Abs(v) < 1<<53 {
-			return int64(v)
+		if len(at) > len(path) {
+			path, why = at, f.Message
 		}
 	}
-	return v
+	return path, quote.Text(why)
+}
+
+// holds says whether a value has something at a path.
+func holds(v any, path []string) bool {
+	if len(path) == 0 {
+		return true
+	}
+	switch v := v.(type) {
+	case map[string]any:
+		below, ok := v[path[0]]
+		return ok && holds(below, path[1:])
+	case []any:
+		i, ok := position(path[0])
+		return ok && i < len(v) && holds(v[i], path[1:])
+	}
+	return false
 }

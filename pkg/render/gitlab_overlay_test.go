@@ -13,7 +13,7 @@ import (
 
 func TestOverlay(t *testing.T) {
 	p := goldenPlans()["overlay"]
-	data, err := render.GitLab(p, render.GitLabOptions{})
+	data, err := gitlab(p, render.GitLabOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +49,7 @@ func TestBadOverlay(t *testing.T) {
 		{"build", config.Overlay{"variables": m{"PIPEGEN_BUILD": "x"}}, "PIPEGEN_BUILD is pipegen's own"},
 		{"build", config.Overlay{"variables": m{"PIPEGEN_METADATA_DIR": nil}}, "PIPEGEN_METADATA_DIR is pipegen's own"},
 		{"build", config.Overlay{"variables": m{"GIT_STRATEGY": "none"}}, "GIT_STRATEGY"},
-		{"build", config.Overlay{"variables": m{"A": []any{}}}, "A: want a string, not a list"},
+		{"build", config.Overlay{"variables": m{"A": []any{}}}, "overlays.gitlab.build.variables.A in pipegen.yaml: want a string, not a list"},
 		{"build", config.Overlay{"variables": []any{}}, "want a map, not a list"},
 		{"build", config.Overlay{"tags": "arm"}, "want a list, not a string"},
 		{"build", config.Overlay{"interruptible": "yes"}, "want a bool"},
@@ -59,20 +59,31 @@ func TestBadOverlay(t *testing.T) {
 		{"manifest", config.Overlay{"artifacts": m{"when": "on_failure"}}, "on_failure"},
 		{"build", config.Overlay{"before_script": []any{"echo \u202e"}}, "U+202E"},
 		{"build", config.Overlay{"before_script": []any{"echo \x00"}}, "U+0000"},
-		{"prepare", config.Overlay{"tags": []any{"x"}}, "overlays.gitlab.prepare"},
+		{"prepare", config.Overlay{"script": []any{"x"}}, "overlays.gitlab.prepare.script"},
+		{"noop", config.Overlay{}, "there is no such kind"},
+		// What the shape does not show, GitLab's schema does.
+		{"build", config.Overlay{"retry": 7.0}, "overlays.gitlab.build.retry in pipegen.yaml: "},
+		{"build", config.Overlay{"image": m{"name": "x", "pull_polcy": "always"}}, "overlays.gitlab.build.image"},
+		{"build", config.Overlay{"image": m{"pull_policy": "sometimes"}}, "overlays.gitlab.build.image.pull_policy"},
+		{"manifest", config.Overlay{"id_tokens": m{"T": m{"audience": "x"}}}, "overlays.gitlab.manifest.id_tokens.T"},
+		{"gate", config.Overlay{"services": []any{m{"nam": "x"}}}, "overlays.gitlab.gate.services"},
+		{"build", config.Overlay{"before_script": []any{strings.Repeat("x", 1<<20)}}, "too big"},
 		{"deploy", config.Overlay{}, "overlays.gitlab.deploy"},
 		{"build", config.Overlay{"timeuot": "1h"}, "overlays.gitlab.build.timeuot"},
 	} {
 		p := planOf(both("app"))
+		if c.kind == "gate" {
+			p = goldenPlans()["gates"]
+		}
 		p.CI.Overlays = map[string]map[string]config.Overlay{"gitlab": {c.kind: c.overlay}}
-		data, err := render.GitLab(p, render.GitLabOptions{})
+		data, err := gitlab(p, render.GitLabOptions{})
 		if !errors.Is(err, failure.ErrInput) || !strings.Contains(err.Error(), c.want) || data != nil {
 			t.Errorf("%s %v: got %v, want an error with %q", c.kind, c.overlay, err, c.want)
 		}
 	}
 	p := planOf(both("app"))
 	p.CI.Overlays = map[string]map[string]config.Overlay{"gitlab": {"build": {"timeuot": "1h"}}}
-	if _, err := render.GitLab(p, render.GitLabOptions{}); failure.Hint(err) != `did you mean "timeout"?` {
+	if _, err := gitlab(p, render.GitLabOptions{}); failure.Hint(err) != `did you mean "timeout"?` {
 		t.Errorf("hint %q", failure.Hint(err))
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -101,9 +102,14 @@ func (k *containers) run(ctx context.Context, dir string, c engine.Command) erro
 	}
 	name := "pipegen-" + strings.ToLower(rand.Text()[:12])
 	argv, env := runArgs(name, image, k.o.Executor, c)
+	return k.wait(ctx, name, argv, env, c.Stdout, c.Stderr)
+}
+
+// wait runs a container with these arguments of docker or podman to its end.
+func (k *containers) wait(ctx context.Context, name string, argv, env []string, stdout, stderr io.Writer) error {
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), k.cli, argv...) // stop ends it
 	cmd.Env = append(os.Environ(), env...)
-	cmd.Stdout, cmd.Stderr = c.Stdout, c.Stderr
+	cmd.Stdout, cmd.Stderr = stdout, stderr
 	ownGroup(cmd)
 	if err := cmd.Start(); err != nil {
 		return err
@@ -118,7 +124,7 @@ func (k *containers) run(ctx context.Context, dir string, c engine.Command) erro
 			_ = cmd.Process.Kill() // has ended, but for a server that hangs
 		}
 	}()
-	err = cmd.Wait()
+	err := cmd.Wait()
 	close(ended)
 	<-stopped
 	if ctx.Err() != nil {

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -74,6 +75,28 @@ func TestGitLab(t *testing.T) {
 		}
 	})
 
+	// A schedule builds what rebuild-weekly.txt lists, though nothing changed.
+	t.Run("weekly", func(t *testing.T) {
+		g.clean(t)
+		g.prepare(t, "CI_PIPELINE_SOURCE=schedule")
+		if child := g.read(t, "child.yml"); strings.Count(child, "\nbuild ") != 1 || !strings.Contains(child, "\nbuild checks@amd64:") {
+			t.Fatalf("want checks alone:\n%s", child)
+		}
+		if failed := g.child(t); len(failed) > 0 {
+			t.Fatalf("failed: %v", failed)
+		}
+		tags, err := g.Tags()
+		if err != nil {
+			t.Fatal(err)
+		}
+		head := g.head(t)[:7]
+		at := slices.IndexFunc(tags, func(tag string) bool { return strings.HasPrefix(tag, "checks-2") && strings.HasSuffix(tag, "-"+head) })
+		if at < 0 {
+			t.Fatalf("no tag of checks for %s: %v", head, tags)
+		}
+		index(t, g.Monorepo, tags[at], "linux/amd64")
+	})
+
 	t.Run("one fails", func(t *testing.T) {
 		before := g.head(t)
 		if err := errors.Join(
@@ -112,6 +135,52 @@ func TestGitLab(t *testing.T) {
 		}
 	})
 
+	// GitLab's limits are far: a limit of jobs divides the plan all the same.
+	t.Run("several pipelines", func(t *testing.T) {
+		before := g.head(t)
+		if err := errors.Join(
+			g.Write("projects/shell/notes.txt", "A file that is not in the image.\n"),
+			g.Write("projects/greeter/greeting.txt", "Hello from another pipeline.\n"),
+			g.Write("projects/checks/limits.txt", "needs_per_job=many\n"),
+			g.Commit(t.Context(), "A base, and what is built on it"),
+		); err != nil {
+			t.Fatal(err)
+		}
+		g.clean(t)
+		g.prepare(t, "CI_COMMIT_BEFORE_SHA="+before, "PIPEGEN_SELECT=shell,greeter", "PIPEGEN_MAX_JOBS=6")
+		first, second := g.read(t, "child-001.yml"), g.read(t, "child-002.yml")
+		if !strings.Contains(first, "\nmanifest shell:") || !strings.Contains(second, "\npublished shell:") || !strings.Contains(second, "\nmanifest greeter:") {
+			t.Fatalf("want shell, then greeter:\n%s\n%s", first, second)
+		}
+		// What the first pipeline has not published keeps the second from building on it.
+		if failed := g.child(t, "child-002.yml"); len(failed) != 1 || failed[0] != "published shell" {
+			t.Errorf("failed: %v, want published shell alone", failed)
+		}
+		if failed := g.child(t, "child-001.yml"); len(failed) > 0 {
+			t.Errorf("failed: %v", failed)
+		}
+		// Neither does an image keep others from being built that are none of its own.
+		if failed := g.child(t, "child-002.yml"); len(failed) != 1 || failed[0] != "build checks@amd64" {
+			t.Errorf("failed: %v, want the build of checks alone", failed)
+		}
+		shell, greeter := index(t, g.Monorepo, "shell-latest", platforms...), index(t, g.Monorepo, "greeter-latest", platforms...)
+		for platform := range both {
+			standsOn(t, greeter[platform], shell[platform])
+			if got := files(t, greeter[platform])["srv/greeting.txt"]; string(got) != "Hello from another pipeline.\n" {
+				t.Errorf("the greeting for %s is %q", platform, got)
+			}
+		}
+		// The client starts them in turn, and checks what starts them.
+		if err := errors.Join(g.Write("projects/checks/limits.txt", "needs_per_job=50\nmatrix_jobs=256\n"), g.Commit(t.Context(), "A number")); err != nil {
+			t.Fatal(err)
+		}
+		g.clean(t)
+		out := g.run(t, []string{"CI_COMMIT_BEFORE_SHA=" + before, "PIPEGEN_SELECT=shell,greeter", "PIPEGEN_MAX_JOBS=6"}, "--no-shell-isolation")
+		if strings.Contains(out, "FAIL") || !strings.Contains(out, "chunk 002") || !strings.Contains(out, "manifest greeter") {
+			t.Errorf("want both pipelines started:\n%s", out)
+		}
+	})
+
 	t.Run("parent and child", func(t *testing.T) {
 		before := g.head(t)
 		if err := errors.Join(
@@ -132,6 +201,30 @@ func TestGitLab(t *testing.T) {
 				t.Errorf("the greeting for %s is %q", platform, got)
 			}
 		}
+	})
+
+	t.Run("component", func(t *testing.T) {
+		before := g.head(t)
+		component, err := os.ReadFile("../../templates/pipegen.yml")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(
+			g.Write("templates/pipegen.yml", string(component)),
+			g.Write(".gitlab-ci.yml", "include:\n  - component: 127.0.0.1/images/monorepo/pipegen@$CI_COMMIT_SHA\n    inputs: {image: '"+g.image+"', job: images, tags: [any]}\n"),
+			g.Write("projects/notes/changes.txt", "by a component\n"),
+			g.Commit(t.Context(), "A component"),
+		); err != nil {
+			t.Fatal(err)
+		}
+		// The client takes a component from the checkout if that is where it is from.
+		g.git(t, "remote", "add", "origin", "ssh://git@127.0.0.1:9/images/monorepo.git")
+		g.clean(t)
+		out := g.run(t, []string{"CI_COMMIT_BEFORE_SHA=" + before}, "--no-shell-isolation")
+		if strings.Contains(out, "FAIL") || !strings.Contains(out, "images-prepare") || !strings.Contains(out, "manifest notes") {
+			t.Errorf("want notes built by the component:\n%s", out)
+		}
+		index(t, g.Monorepo, "notes-latest", platforms...)
 	})
 }
 
@@ -169,7 +262,7 @@ func newGitLab(t *testing.T) *gitlab {
 	if err := errors.Join(
 		g.Write("pipegen.yaml", config),
 		g.Write("rebuild-weekly.txt", "checks\n"),
-		g.Write(".gitignore", "/.pipegen/\n/plan.json\n/child.yml\n/dirs.txt\n/.gitlab-ci-local/\n"),
+		g.Write(".gitignore", "/.pipegen/\n/plan.json\n/child*.yml\n/dirs.txt\n/gl-code-quality-report.json\n/.gitlab-ci-local/\n"),
 		g.Write("projects/stages/README.md", "# stages\n"),
 		g.Write("projects/stages/build-config.yaml", "platforms: [linux/amd64]\npost_script: |\n  ls /kaniko > /dev/null\n  echo \"after the clean-up $PIPEGEN_DIGEST\"\n"),
 		g.Write("projects/stages/Dockerfile", "ARG PIPEGEN_REGISTRY\nFROM ${PIPEGEN_REGISTRY}:busybox AS build\nRUN mkdir -p /out/bin && cp /bin/busybox /out/bin/\nFROM ${PIPEGEN_REGISTRY}:busybox\nRUN echo second > /stage\nCOPY --from=build /out/ /\n"),
@@ -294,12 +387,13 @@ func (g *gitlab) prepare(t *testing.T, variables ...string) {
 	g.git(t, "add", "--force", "plan.json")
 }
 
-// child runs the child pipeline and gives the jobs that failed.
-func (g *gitlab) child(t *testing.T) []string {
+// child runs a child pipeline, child.yml unless another is named, and gives the
+// jobs that failed.
+func (g *gitlab) child(t *testing.T, file ...string) []string {
 	t.Helper()
-	out := g.run(t, nil, "--file", "child.yml")
-	if !strings.Contains(out, "PASS") {
-		t.Fatal("no job of the child pipeline passed")
+	out := g.run(t, nil, "--file", append(file, "child.yml")[0])
+	if !strings.Contains(out, "PASS") && !strings.Contains(out, "FAIL") {
+		t.Fatal("no job of the child pipeline was run")
 	}
 	var failed []string
 	for _, match := range failedJob.FindAllStringSubmatch(out, -1) {

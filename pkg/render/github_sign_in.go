@@ -1,0 +1,82 @@
+package render
+
+import (
+	"slices"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+)
+
+// dockerVariable names the secret with a Docker config.json for registries.
+const dockerVariable = "PIPEGEN_DOCKER_CONFIG"
+
+// githubSignIn says which registries jobs sign in to by the identity that
+// GitHub gives them.
+type githubSignIn struct {
+	aws bool // ECR, by a role
+	// GitHub's own registry, by the job's token: for reading, and for publishing.
+	packages, publishes bool
+}
+
+// signInFor decides by what the configuration itself names. A registry that it
+// does not name may be ECR: that is what ECR_REGISTRY is for.
+func signInFor(registry string, images []string) githubSignIn {
+	s := githubSignIn{
+		aws:       registry == "" || strings.Contains(registry, "$") || isECR(registry) || slices.ContainsFunc(images, isECR),
+		publishes: isGHCR(registry),
+	}
+	s.packages = s.publishes || slices.ContainsFunc(images, isGHCR)
+	return s
+}
+
+func isGHCR(reference string) bool { return strings.HasPrefix(reference, "ghcr.io/") }
+
+func isECR(reference string) bool {
+	host, _, _ := strings.Cut(reference, "/")
+	return host == "public.ecr.aws" || strings.Contains(host, ".dkr.ecr") || strings.Contains(host, ".dkr-ecr")
+}
+
+// permissions of the token of a job that uses registries.
+func (g *github) permissions(packages string) *yaml.Node {
+	p := mapping("contents", "read")
+	if g.signIn.aws {
+		p.Content = append(p.Content, text("id-token"), text("write"))
+	}
+	if g.signIn.packages {
+		if !g.signIn.publishes {
+			packages = "read"
+		}
+		p.Content = append(p.Content, text("packages"), text(packages))
+	}
+	return p
+}
+
+// signInSteps write what docker and pipegen sign in to registries with: below
+// the runner's temporary directory, for the runner's user alone.
+func (g *github) signInSteps() []*yaml.Node {
+	var steps []*yaml.Node
+	if g.signIn.aws {
+		// Jobs of a fork's pull request get no identity, and need none.
+		steps = append(steps, mapping(
+			"name", "Get an identity for AWS",
+			"if", "env.AWS_ROLE_ARN != ''",
+			"run", `if [ -n "$ACTIONS_ID_TOKEN_REQUEST_URL" ]; then `+
+				`curl --silent --show-error --fail --retry 3 --header @- "$ACTIONS_ID_TOKEN_REQUEST_URL&audience=sts.amazonaws.com" <<< "Authorization: bearer $ACTIONS_ID_TOKEN_REQUEST_TOKEN" `+
+				`| jq --exit-status --raw-output .value | install -D -m 600 /dev/stdin "$RUNNER_TEMP/pipegen/aws-token" `+
+				`&& echo "AWS_WEB_IDENTITY_TOKEN_FILE=$RUNNER_TEMP/pipegen/aws-token" >> "$GITHUB_ENV"; fi`,
+		))
+	}
+	config := "secrets." + dockerVariable
+	switch {
+	case g.signIn.packages:
+		config += ` || format('{{"auths":{{"ghcr.io":{{"username":"{0}","password":"{1}"}}}}}}', github.actor, github.token)`
+	case g.signIn.aws:
+		config += ` || vars.AWS_ROLE_ARN && '{"credsStore":"ecr-login"}'`
+	}
+	return append(steps, mapping(
+		"name", "Sign in to registries",
+		"if", "env."+dockerVariable+" != ''",
+		"run", `install -D -m 600 /dev/stdin "$RUNNER_TEMP/pipegen/config.json" <<< "$PIPEGEN_DOCKER_CONFIG" && echo "DOCKER_CONFIG=$RUNNER_TEMP/pipegen" >> "$GITHUB_ENV"`,
+		"env", mapping(dockerVariable, "${{ "+config+" }}"),
+	))
+}

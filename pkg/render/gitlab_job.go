@@ -1,0 +1,179 @@
+package render
+
+import (
+	"fmt"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/pipegen/pipegen/pkg/failure"
+	"github.com/pipegen/pipegen/pkg/plan"
+)
+
+// gitlabJob is a job, or a template that jobs extend, with the keys that
+// pipegen writes (https://docs.gitlab.com/ci/yaml/).
+type gitlabJob struct {
+	extends       string
+	stage         string
+	image         string // with an entrypoint that leaves the job to the runner's shell
+	tags          []string
+	interruptible bool
+	needs         *yaml.Node
+	when          string
+	variables     *yaml.Node
+	trigger       string // file of the pipeline that it starts
+	script        string
+	timeout       time.Duration
+	retry         bool
+	resourceGroup string
+	artifacts     *yaml.Node
+}
+
+func (j gitlabJob) node() *yaml.Node {
+	var image, trigger, tags, script, timeout, retry, interruptible any
+	if j.image != "" {
+		// The image's own entrypoint is an engine and no shell.
+		image = mapping("name", j.image, "entrypoint", flow(list(text(""))))
+	}
+	if len(j.tags) > 0 {
+		tags = flow(list(j.tags...))
+	}
+	if j.interruptible {
+		interruptible = true
+	}
+	if j.trigger != "" {
+		trigger = mapping(
+			"include", list(mapping("artifact", j.trigger, "job", planJob)), "strategy", "depend",
+			"forward", mapping("pipeline_variables", true))
+	}
+	if j.script != "" {
+		script = list(j.script)
+	}
+	if j.timeout > 0 {
+		timeout = gitlabDuration(j.timeout)
+	}
+	if j.retry {
+		// These are no fault of the build, so that trying again can help. A
+		// build that fails or takes too long does so again.
+		retry = mapping("max", 2, "when", list("runner_system_failure", "scheduler_failure", "data_integrity_failure", "api_failure"))
+	}
+	return mapping(
+		"extends", j.extends, "stage", j.stage, "image", image, "tags", tags, "interruptible", interruptible, "needs", j.needs, "when", j.when,
+		"variables", j.variables, "trigger", trigger, "script", script, "timeout", timeout, "retry", retry,
+		"resource_group", j.resourceGroup, "artifacts", j.artifacts)
+}
+
+const (
+	keepArtifacts = "1 week"
+	// aside is what a job gets on top of the limit that pipegen build keeps
+	// itself: to pull the image, check out, and hand on the log.
+	aside = 10 * time.Minute
+	// maxTimeout is below the month that GitLab allows a job.
+	maxTimeout = 29 * 24 * time.Hour
+	// publishTimeout bounds a job that publishes one image.
+	publishTimeout = 30 * time.Minute
+)
+
+// prepared is the need for the job that has the plan: of the parent, or for a
+// chunk of the child that starts it.
+func (r *gitlabRendering) prepared(chunk bool) *yaml.Node {
+	if chunk {
+		return mapping("pipeline", "$PIPEGEN_PIPELINE_ID", "job", planJob, "artifacts", true)
+	}
+	return mapping("pipeline", "$PARENT_PIPELINE_ID", "job", r.options.PrepareJob, "artifacts", true)
+}
+
+// planJob is the job of the child that hands on what the parent prepared.
+const planJob = "plan"
+
+// light is a job that builds nothing.
+func (r *gitlabRendering) light(stage, script string) gitlabJob {
+	return gitlabJob{stage: stage, image: imageOr(r.plan.CI.Image), tags: r.plan.CI.Runner.GitLab, script: script, retry: true}
+}
+
+func imageOr(name string) string {
+	if name == "" {
+		return "$PIPEGEN_IMAGE"
+	}
+	return name
+}
+
+// keep gives artifacts in the metadata directory.
+func (r *gitlabRendering) keep(when string, files ...string) *yaml.Node {
+	paths := make([]string, len(files))
+	for i, f := range files {
+		paths[i] = path.Join(r.options.MetadataDir, f)
+	}
+	return mapping("when", when, "expire_in", keepArtifacts, "paths", paths)
+}
+
+func indexOf(name string) string { return "indexes/" + name + ".json" }
+
+// manifestTemplate is what jobs that publish an image extend.
+func (r *gitlabRendering) manifestTemplate() gitlabJob {
+	j := r.light("publish", `pipegen manifest "$PIPEGEN_NAME" --plan "$PIPEGEN_PLAN" --metadata-dir "$PIPEGEN_METADATA_DIR"`)
+	j.timeout = publishTimeout
+	// Two pipelines do not move the tags of one image at the same time.
+	j.resourceGroup = "pipegen/$PIPEGEN_NAME"
+	j.artifacts = r.keep("", indexOf("$PIPEGEN_NAME"))
+	return j
+}
+
+// publishedTemplate is what jobs extend that look up what another pipeline of
+// the same plan published.
+func (c *gitlabChild) publishedTemplate() gitlabJob {
+	j := c.light("build", `pipegen published "$PIPEGEN_NAMES" --plan "$PIPEGEN_PLAN" --metadata-dir "$PIPEGEN_METADATA_DIR"`)
+	j.needs = list(c.handed)
+	j.timeout = publishTimeout
+	return j
+}
+
+// buildTemplate is what builds with this image, runner and limit extend.
+func (c *gitlabChild) buildTemplate(b *plan.Build) (gitlabJob, error) {
+	if b.Runner != "" && b.Runner != "ci" {
+		return gitlabJob{}, failure.Input("build %s has the runner %q: a GitLab job builds where it runs (runner: ci)", b.ID, b.Runner)
+	}
+	j := gitlabJob{
+		stage: "build", image: imageOr(b.BuilderImage), tags: b.RunsOn.GitLab, interruptible: c.interruptible, needs: list(c.handed),
+		script: `pipegen build "$PIPEGEN_BUILD" --plan "$PIPEGEN_PLAN" --metadata-dir "$PIPEGEN_METADATA_DIR"`, retry: true,
+		artifacts: c.keep("always", "builds/$PIPEGEN_BUILD.json", "builds/$PIPEGEN_BUILD.log"),
+	}
+	if b.Timeout != "" {
+		limit, err := time.ParseDuration(b.Timeout)
+		if err != nil || limit <= 0 || limit > maxTimeout {
+			return gitlabJob{}, failure.Input("build %s has the timeout %q: want a duration such as 45m, at most 696h", b.ID, b.Timeout)
+		}
+		j.timeout = limit + aside
+	}
+	return j, nil
+}
+
+// profile is the same for builds that can extend one template.
+func profile(b *plan.Build) string {
+	_, suffix, _ := strings.Cut(b.ID, "@")
+	return fmt.Sprintf("%s %q %q %q %q", suffix, b.Runner, b.BuilderImage, b.RunsOn.GitLab, b.Timeout)
+}
+
+func stage(name string, level int) string {
+	if level == 1 {
+		return name
+	}
+	return name + " " + strconv.Itoa(level)
+}
+
+// gitlabDuration writes whole seconds as GitLab does: 1h 30m.
+func gitlabDuration(d time.Duration) string {
+	var words []string
+	for _, u := range []struct {
+		unit time.Duration
+		name string
+	}{{time.Hour, "h"}, {time.Minute, "m"}, {time.Second, "s"}} {
+		if n := d / u.unit; n > 0 {
+			words, d = append(words, strconv.Itoa(int(n))+u.name), d-n*u.unit
+		}
+	}
+	return strings.Join(words, " ")
+}
