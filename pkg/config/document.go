@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"strings"
+	"sync"
 	"unicode/utf8"
 
 	"gopkg.in/yaml.v3"
@@ -26,11 +27,33 @@ const (
 // document is one YAML file, parsed.
 type document struct {
 	file string
+	text []byte
 	// root is the mapping the file consists of; nil when it could not be read
-	// or is empty.
+	// or is empty, or is in parse.
 	root   *yaml.Node
 	faults Faults
+	// parse gives the root of a file whose meaning is known; may be nil.
+	parse func() *yaml.Node
 }
+
+// shelve lets go of the tree of a file whose meaning is known: it is many
+// times larger than the text, and needed again only for the position of a
+// fault. read gives the text.
+func (doc *document) shelve(read func() []byte) {
+	doc.root, doc.text = nil, nil
+	doc.parse = sync.OnceValue(func() *yaml.Node { return parse(doc.file, read(), false).root })
+}
+
+// tree gives the mapping that the file consists of, or nil.
+func (doc *document) tree() *yaml.Node {
+	if doc.parse != nil {
+		return doc.parse()
+	}
+	return doc.root
+}
+
+// known says whether the file could be read and is not empty.
+func (doc *document) known() bool { return doc.root != nil || doc.parse != nil }
 
 // read gives the content of a file of the checkout. A file that is gone (a
 // tracked one that was removed from the work tree) gives fs.ErrNotExist;
@@ -60,24 +83,21 @@ func read(fsys fs.FS, file string) ([]byte, Faults, error) {
 	case !info.Mode().IsRegular():
 		return refuse("unreadable", "", "is no regular file")
 	}
-	f, err := fsys.Open(file)
-	if err != nil {
-		return unreadable(err)
+	var data []byte
+	if info.Size() <= maxFileSize {
+		if data, err = fs.ReadFile(fsys, file); err != nil {
+			return unreadable(err)
+		}
 	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFileSize+1))
-	if err != nil {
-		return unreadable(err)
-	}
-	if faults := unfit(file, data); faults != nil {
+	if faults := unfit(file, max(info.Size(), int64(len(data))), data); faults != nil {
 		return nil, faults, nil
 	}
 	return data, nil, nil
 }
 
-// unfit says why a file's content is not parsed at all; nil: it is.
-func unfit(file string, data []byte) Faults {
-	if len(data) > maxFileSize {
+// unfit says why a file of this size is not parsed at all; nil: it is.
+func unfit(file string, size int64, data []byte) Faults {
+	if size > maxFileSize {
 		return Faults{{File: file, Severity: Error, Rule: "too-large", Message: "is larger than 1 MiB"}}
 	}
 	at := invalidUTF8(data)
@@ -125,7 +145,7 @@ func open(fsys fs.FS, file string, mayBeEmpty bool) (*document, bool) {
 // parse reads data as one YAML document whose root is a mapping. An empty
 // file is a fault unless it may be empty.
 func parse(file string, data []byte, mayBeEmpty bool) *document {
-	doc := &document{file: file}
+	doc := &document{file: file, text: data}
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	var n yaml.Node
 	err := dec.Decode(&n)

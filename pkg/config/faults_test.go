@@ -160,8 +160,9 @@ func TestBuildConfigFaults(t *testing.T) {
 		{"force", "engine_args: [--verbosity=info, --force, --force=true, --forced]\n", []string{"1:33 forbidden-flag|--force", "1:42 forbidden-flag|"}},
 		{"force in an override", "overrides: {linux/arm64: {engine_args: [--force]}}\n", []string{"1:41 forbidden-flag|"}},
 		{"end of life", "builder_image: gcr.io/kaniko-project/executor:latest\ncache: {repo: gcr.io/kaniko-project/cache}\n", []string{"1:16 end-of-life|maintained fork", "2:15 end-of-life|"}},
-		{"globs", "watch: ['a[', /a, ../a, a/, ./a, 'x/**', '']\n", []string{"1:9 bad-glob|brackets", "1:15 bad-glob|relative", "1:19 bad-glob|relative", "1:25 bad-glob|a/**", "1:29 bad-glob|write a", "1:42 bad-glob|empty"}},
+		{"globs", "watch: ['a[', /a, ../a, a/, ./a, 'x/**', '']\n", []string{"1:9 bad-glob|brackets", "1:15 bad-glob|relative", "1:19 bad-glob|relative", "1:25 bad-glob|a/**", "1:29 bad-glob|write a", "1:34 no-match|no file", "1:42 bad-glob|empty"}},
 		{"a directory as a glob", "watch: [shared]\n", []string{"1:9 glob-directory|shared/**"}},
+		{"globs that match nothing", "watch: [shared/**, 'sharde/**', shared/no.txt, '**/Dockerfile']\n", []string{"1:20 no-match|no file", "1:33 no-match|no file"}},
 		// Several at once.
 		{"five", "platforms: [linux/amd46]\nadditional_tags: [a b]\nengine: kanico\nbuild_arg: [A=1]\ndockerfile_path: ../x\n", []string{
 			"1:13 unknown-platform|linux/amd64", "2:19 bad-tag|", "3:9 unknown-value|kaniko", "4:1 unknown-key|build_args", "5:18 bad-path|",
@@ -172,6 +173,7 @@ func TestBuildConfigFaults(t *testing.T) {
 				"projects/app/build-config.yaml": tt.text, "projects/app/Dockerfile": "", "projects/app/src/x": "", "shared/x": "",
 			})
 			repo, err := Load(fsys, paths(fsys), Options{})
+			sameWithCache(t, fsys, paths(fsys), Options{})
 			all := faultsOf(t, err, repo)
 			got := make([]string, len(all))
 			for i, f := range all {
@@ -232,6 +234,9 @@ func TestPipegenFaults(t *testing.T) {
 		{"registry with a slash", "registry: x/y/\n", []string{"1:11 bad-registry"}},
 		{"layout", "layout: tags\n", []string{"1:9 unknown-value"}},
 		{"globs", "ignore: ['[']\nrebuild_all: [../x, x/]\n", []string{"1:10 bad-glob", "2:15 bad-glob", "2:21 bad-glob"}},
+		{"globs that match nothing", "ignore: ['*.md', '*.yaml']\nrebuild_all:\n  - ci/**\ndefaults: {watch: ['x*', 'pipegen.*']}\n", []string{
+			"1:10 no-match", "3:5 no-match", "4:20 no-match",
+		}},
 		{"defaults", "defaults:\n  platform: []\n  platforms: [x]\n  engine: make\n  overrides: {linux/arm64: {timeout: x}}\n", []string{
 			"2:3 unknown-key", "3:15 unknown-platform", "4:11 engine-unavailable", "5:38 bad-duration",
 		}},
@@ -281,6 +286,7 @@ func TestNamesOfDirectoriesAreNotNormalised(t *testing.T) {
 	} {
 		fsys := tree(map[string]string{"pipegen.yaml": "layout: " + tt.layout, tt.dir + "/build-config.yaml": "index: true", tt.dir + "/Dockerfile": ""})
 		repo, err := Load(fsys, paths(fsys), Options{})
+		sameWithCache(t, fsys, paths(fsys), Options{})
 		all := faultsOf(t, err, repo)
 		if tt.good != (len(all) == 0) {
 			t.Errorf("%s in layout %s: %v", tt.dir, tt.layout, all)
@@ -299,6 +305,7 @@ func TestTwoImagesOfOneName(t *testing.T) {
 		"d/build-config.yaml": "name: app\ntargets:\n- name: y\n- name: x\n", "d/Dockerfile": "",
 	})
 	_, err := Load(fsys, paths(fsys), Options{})
+	sameWithCache(t, fsys, paths(fsys), Options{})
 	const hint = "\n  hint: give one of them another name:"
 	want := strings.Join([]string{
 		`a/app/build-config.yaml:2:7: the image "app" is also made by b/app/build-config.yaml:1:1` + hint,
@@ -314,6 +321,7 @@ func TestTwoImagesOfOneName(t *testing.T) {
 func TestFaultsForATerminal(t *testing.T) {
 	fsys := tree(map[string]string{"a\x1b[31m/build-config.yaml": "\"x\\u001b[0m\u202e\": 1\n"})
 	_, err := Load(fsys, paths(fsys), Options{})
+	sameWithCache(t, fsys, paths(fsys), Options{})
 	if err == nil || strings.ContainsAny(err.Error(), "\x1b\u202e") {
 		t.Errorf("%q", err)
 	}

@@ -32,6 +32,7 @@ func FuzzBuildConfig(f *testing.F) {
 	f.Fuzz(func(t *testing.T, build, pipegen string) {
 		fsys := tree(map[string]string{"a/build-config.yaml": build, "pipegen.yaml": pipegen, "a/Dockerfile": ""})
 		repo, err := Load(fsys, paths(fsys), Options{CheckReadme: true})
+		sameWithCache(t, fsys, paths(fsys), Options{CheckReadme: true})
 		wellFormed(t, faultsOf(t, err, repo))
 		for _, p := range repo.Projects {
 			for _, image := range p.Images() {

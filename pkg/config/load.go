@@ -10,8 +10,9 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/bmatcuk/doublestar/v4"
 	"gopkg.in/yaml.v3"
+
+	"github.com/pipegen/pipegen/pkg/glob"
 )
 
 // BuildFile is the file that makes a directory a project.
@@ -24,6 +25,8 @@ type Options struct {
 	// Getenv reads the environment, whose PIPEGEN_LAYOUT comes before layout
 	// in pipegen.yaml; nil: it is empty.
 	Getenv func(string) string
+	// Cache keeps what was read out of files; nil: nothing is kept.
+	Cache FileCache
 }
 
 // Repository is the configuration of a checkout.
@@ -57,6 +60,8 @@ func Load(fsys fs.FS, files []string, o Options) (*Repository, error) {
 	repo.Pipegen, defaults = loadPipegen(settings, o.Getenv)
 	l.defaults = &document{file: PipegenFile, root: defaults}
 	l.pipegen = &repo.Pipegen
+	l.keep = &keep{o.Cache, Blob(settings.text), repo.Pipegen.Layout}
+	l.unmatchedGlobs(settings)
 
 	found := l.find(settings)
 	projects := make([]*Project, len(found))
@@ -79,7 +84,7 @@ func Load(fsys fs.FS, files []string, o Options) (*Repository, error) {
 	unread := false
 	for _, p := range repo.Projects {
 		all = append(all, p.doc.faults...)
-		unread = unread || p.doc.root == nil
+		unread = unread || !p.doc.known()
 	}
 	// What could not be read may be what an entry means.
 	if !unread {
@@ -96,6 +101,7 @@ type loader struct {
 	checkReadme bool
 	pipegen     *Pipegen
 	defaults    *document
+	keep        *keep
 	faults      Faults
 }
 
@@ -118,28 +124,20 @@ func (l *loader) find(settings *document) []string {
 	dirs := l.candidates()
 	patterns := l.pipegen.Projects
 	if patterns != nil {
-		chosen := map[string]bool{}
 		for i, pattern := range patterns {
 			if problem, _ := badGlob(pattern, false); problem != "" {
 				continue
 			}
 			n, _ := locate(settings.root, at("projects", i))
 			f := Fault{File: PipegenFile, Line: n.Line, Column: n.Column}
-			matched := false
-			if _, ok := slices.BinarySearch(dirs, pattern); ok {
-				chosen[pattern], matched = true, true
-			}
-			for _, dir := range dirs {
-				if !hasMeta(pattern) {
-					break
-				}
-				if ok, err := doublestar.Match(pattern, dir); ok && err == nil {
-					chosen[dir], matched = true, true
-				}
+			_, matched := slices.BinarySearch(dirs, pattern)
+			for range glob.Find(glob.New([]string{pattern}), dirs, itself) {
+				matched = true
+				break
 			}
 			switch {
 			case matched:
-			case hasMeta(pattern):
+			case glob.HasMeta(pattern):
 				f.Severity, f.Rule, f.Message = Warning, "no-match", show(pattern)+" matches no directory with a "+BuildFile
 				l.faults = append(l.faults, f)
 			default:
@@ -151,7 +149,7 @@ func (l *loader) find(settings *document) []string {
 				l.faults = append(l.faults, f)
 			}
 		}
-		dirs = slices.DeleteFunc(dirs, func(dir string) bool { return !chosen[dir] })
+		dirs = slices.DeleteFunc(dirs, func(dir string) bool { return !l.pipegen.Covers(dir) })
 	}
 	found := make([]string, len(dirs))
 	for i, dir := range dirs {
@@ -200,29 +198,87 @@ func steps(file string) func(yield func(dir, name string) bool) {
 
 // project reads one project; nil: its file is gone from the work tree.
 func (l *loader) project(file string) *Project {
-	doc, there := l.document(file, false)
-	if !there {
+	p := &Project{Dir: path.Dir(file), File: file, defaults: l.defaults, images: l.pipegen.Images}
+	if !l.has(file) || !l.read(p) {
 		return nil
 	}
-	p := &Project{Dir: path.Dir(file), File: file, doc: doc, defaults: l.defaults, images: l.pipegen.Images}
-	var own BuildConfig
-	decode(doc, doc.root, &own)
-	p.Config = own
-	if l.defaults.root != nil {
-		p.Config = BuildConfig{}
-		layer(l.defaults.root, &p.Config)
-		layer(doc.root, &p.Config)
-	}
-	p.fill(&p.Config)
-	if doc.root == nil {
+	if !p.doc.known() {
 		return p
 	}
-	checker{doc: doc}.build(&own)
-	p.relate(l.fsys, l.files, l.pipegen.Layout, &own)
+	p.locate(l.fsys, l.files)
 	if readme := path.Join(p.Dir, "README.md"); l.checkReadme && !l.has(readme) {
 		p.fault("missing-readme", "", at(), "there is no %s, and CHECK_README=TRUE asks for one", show(readme))
 	}
 	return p
+}
+
+// read finds out what the file of p says, from the cache if that knows it;
+// false: the file is gone.
+func (l *loader) read(p *Project) bool {
+	var text []byte
+	again := func() []byte {
+		if text == nil {
+			text, _, _ = read(l.fsys, p.File) //nolint:errcheck // without it faults have no position
+		}
+		return text
+	}
+	blob, _ := blobOf(l.fsys, p.File)
+	hashed := blob != ""
+	if !hashed {
+		var faults Faults
+		var err error
+		text, faults, err = read(l.fsys, p.File)
+		if err != nil {
+			return false
+		}
+		if faults != nil {
+			p.doc = &document{file: p.File, faults: faults}
+			p.interpret(l.keep.layout)
+			return true
+		}
+		if l.keep.cache != nil {
+			blob = Blob(text)
+		}
+	}
+	if !l.keep.restore(p, blob) {
+		if hashed {
+			p.doc, _ = open(l.fsys, p.File, false)
+		} else {
+			p.doc = parse(p.File, text, false)
+		}
+		p.interpret(l.keep.layout)
+		l.keep.store(p, blob)
+		if p.doc.root == nil {
+			return true
+		}
+	}
+	p.doc.shelve(again)
+	return true
+}
+
+// interpret finds out what p's document says, and judges it by itself.
+func (p *Project) interpret(layout string) {
+	var own BuildConfig
+	decode(p.doc, p.doc.root, &own)
+	p.Config, p.watches = own, own.Watch != nil
+	if p.defaults.root != nil {
+		p.Config = BuildConfig{}
+		layer(p.defaults.root, &p.Config)
+		layer(p.doc.root, &p.Config)
+	}
+	p.fill(&p.Config)
+	if p.doc.root == nil {
+		return
+	}
+	if len(p.Config.Overrides) > 0 {
+		for _, s := range p.Config.Platforms {
+			if pl, err := ParsePlatform(s); err == nil {
+				p.byPlatform = append(p.byPlatform, p.layered(pl))
+			}
+		}
+	}
+	checker{doc: p.doc}.build(&own)
+	p.relate(layout, &own)
 }
 
 func (l *loader) weekly() ([]WeeklyEntry, Faults) {
@@ -249,7 +305,7 @@ func sameNames(projects []*Project) Faults {
 			if len(p.Config.Targets) > 0 {
 				where = at("targets", i, "name")
 			}
-			if p.doc.root != nil && image.Name != "" {
+			if p.doc.known() && image.Name != "" {
 				places[image.Name] = append(places[image.Name], place{p, where})
 			}
 		}

@@ -28,10 +28,11 @@ func tree(files map[string]string) fstest.MapFS {
 func paths(fsys fstest.MapFS) []string { return slices.Sorted(maps.Keys(fsys)) }
 
 // load reads a checkout and gives its faults, of both severities, as
-// "file:line:column rule".
+// "file:line:column rule". It sees that a cache changes nothing.
 func load(t *testing.T, fsys fs.FS, files []string, o Options) (*Repository, []string) {
 	t.Helper()
 	repo, err := Load(fsys, files, o)
+	sameWithCache(t, fsys, files, o)
 	var all Faults
 	if err != nil && !errors.As(err, &all) {
 		t.Fatalf("the error is %T", err)

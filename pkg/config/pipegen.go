@@ -18,7 +18,7 @@ type Pipegen struct {
 	Runners map[string]Runner `yaml:"runners,omitempty"`
 	// The container images that jobs run in.
 	Images Images `yaml:"images,omitempty"`
-	// YAML merged into every rendered job of one kind, by CI system (gitlab) and kind (build, manifest, noop).
+	// YAML merged into every rendered job of one kind, by CI system (gitlab, github, concourse) and kind (prepare, build, manifest, gate; for GitHub also workflow).
 	Overlays map[string]map[string]Overlay `yaml:"overlays,omitempty"`
 	// BuildKit daemons.
 	BuildKit BuildKit `yaml:"buildkit,omitempty"`

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"path"
+	"slices"
 
 	"gopkg.in/yaml.v3"
 )
@@ -16,6 +17,12 @@ type Project struct {
 	// filled in, platforms in their normal form and paths cleaned. What a
 	// platform sets for itself is not in it: see For.
 	Config BuildConfig
+
+	// What For gives, as Config.Platforms; nil when no platform sets anything
+	// for itself.
+	byPlatform []BuildConfig
+	// Whether watch is written in the file itself.
+	watches bool
 
 	doc      *document
 	defaults *document // root is the mapping below defaults, or nil
@@ -61,14 +68,27 @@ func (p *Project) Images() []ProjectImage {
 // For gives what holds for a platform: the defaults of pipegen.yaml, the file
 // over them, and the overrides of the platform over both; every default is
 // filled in and Overrides is empty. Paths are cleaned, and relative to the
-// root of the upstream repository, or to p.Dir where there is none. The
-// result is the caller's to change.
+// root of the upstream repository, or to p.Dir where there is none. What the
+// result points to is shared and not to be changed.
 func (p *Project) For(pl Platform) BuildConfig {
+	if i := slices.Index(p.Config.Platforms, pl.String()); i >= 0 && i < len(p.byPlatform) {
+		return p.byPlatform[i]
+	}
+	b := p.Config
+	b.Overrides = nil
+	return b
+}
+
+// Differs says whether what For gives differs between platforms.
+func (p *Project) Differs() bool { return p.byPlatform != nil }
+
+// layered is what For gives, from the files.
+func (p *Project) layered(pl Platform) BuildConfig {
 	var b BuildConfig
 	// What a project says itself wins over every default, also over one that
 	// is there for a platform.
 	for _, doc := range []*document{p.defaults, p.doc} {
-		layer(doc.root, &b)
+		layer(doc.tree(), &b)
 		if _, own := doc.override(pl); own != nil {
 			layer(own, &b)
 		}
@@ -81,9 +101,6 @@ func (p *Project) For(pl Platform) BuildConfig {
 // override gives the mapping that a file has for a platform, and its key as
 // it is written.
 func (doc *document) override(pl Platform) (string, *yaml.Node) {
-	if doc.root == nil {
-		return "", nil
-	}
 	for _, e := range (checker{doc: doc}).entries("overrides") {
 		if p, err := ParsePlatform(e.key.Value); err == nil && p == pl {
 			return e.key.Value, e.value
@@ -144,10 +161,10 @@ func (p *Project) fill(b *BuildConfig) {
 // there. A value that comes from the defaults of pipegen.yaml is said to.
 func (p *Project) Fault(rule, message, hint string, path ...any) Fault {
 	f := Fault{File: p.File, Severity: Error, Rule: rule, Message: message, Hint: hint}
-	if p.doc == nil || p.doc.root == nil {
+	if p.doc == nil || p.doc.tree() == nil {
 		return f
 	}
-	n, found := locate(p.doc.root, path)
+	n, found := locate(p.doc.tree(), path)
 	f.Line, f.Column = n.Line, n.Column
 	if !found && p.defaults.root != nil {
 		if n, found := locate(p.defaults.root, path); found {

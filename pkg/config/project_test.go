@@ -11,6 +11,7 @@ func only(t *testing.T, files map[string]string) *Project {
 	t.Helper()
 	fsys := tree(files)
 	repo, err := Load(fsys, paths(fsys), Options{})
+	sameWithCache(t, fsys, paths(fsys), Options{})
 	if err != nil || len(repo.Projects) != 1 {
 		t.Fatalf("%d projects, %v", len(repo.Projects), err)
 	}
@@ -100,17 +101,6 @@ overrides:
 	arm.Resources = &Resources{CPU: "1", Memory: "4Gi"}
 	if got := p.For(arm64); !reflect.DeepEqual(got, arm) {
 		t.Errorf("arm64\ngot  %+v\nwant %+v", got, arm)
-	}
-
-	// What a caller changes is its own.
-	changed := p.For(amd64)
-	changed.Labels["team"] = "y"
-	changed.Cache.Repo = "s"
-	if got := p.For(amd64); !reflect.DeepEqual(got, base) {
-		t.Errorf("after a change: %+v", got)
-	}
-	if p.Config.Labels["team"] != "x" || p.Config.Cache.Repo != "r" {
-		t.Errorf("Config after a change: %+v", p.Config)
 	}
 }
 

@@ -10,9 +10,8 @@ import (
 )
 
 // relate judges what depends on more than one value: keys that belong
-// together, names, and the files that a local context must have. own is what
-// the file says by itself.
-func (p *Project) relate(fsys fs.FS, files []string, layout string, own *BuildConfig) {
+// together, and names. own is what the file says by itself.
+func (p *Project) relate(layout string, own *BuildConfig) {
 	p.source(own)
 	p.names(layout)
 	b := &p.Config
@@ -39,12 +38,36 @@ func (p *Project) relate(fsys fs.FS, files []string, layout string, own *BuildCo
 			p.fault("depends-on-itself", "", at("depends_on", i), "%s depends on itself", show(image.Name))
 		}
 	}
-	for i, glob := range own.Watch {
-		if problem, _ := badGlob(glob, true); problem == "" && !hasMeta(glob) && isDir(files, glob) {
-			p.warn("glob-directory", "write "+glob+"/**", at("watch", i), "%s is a directory: no file matches it", show(glob))
+	p.engines(own)
+}
+
+// locate judges a project by the files of its checkout.
+func (p *Project) locate(fsys fs.FS, files []string) {
+	if p.watches {
+		for i, pattern := range p.Config.Watch {
+			if rule, hint, message := unmatchedGlob(pattern, files); rule != "" {
+				p.warn(rule, hint, at("watch", i), "%s", message)
+			}
 		}
 	}
-	p.builds(fsys, files, own)
+	if p.Config.UpstreamRepo != "" || p.Config.UpstreamRef != "" {
+		return
+	}
+	checked := map[[2]string]bool{}
+	for _, s := range p.Config.Platforms {
+		pl, err := ParsePlatform(s)
+		if err != nil {
+			continue
+		}
+		b := p.For(pl)
+		if badPath(b.ContextPath) != "" {
+			continue
+		}
+		once(checked, "context_path", b.ContextPath, func() { p.localContext(fsys, pl, &b) })
+		if badPath(b.DockerfilePath) == "" && b.DockerfilePath != "." && b.Engine != "make" {
+			once(checked, "dockerfile_path", b.DockerfilePath, func() { p.localDockerfile(fsys, files, pl, &b) })
+		}
+	}
 }
 
 func (p *Project) fault(rule, hint string, where []any, format string, args ...any) {
@@ -125,26 +148,12 @@ func (p *Project) names(layout string) {
 	}
 }
 
-// builds judges what each platform builds.
-func (p *Project) builds(fsys fs.FS, files []string, own *BuildConfig) {
+// engines warns of keys that are for none of the engines in use.
+func (p *Project) engines(own *BuildConfig) {
 	used := map[string]bool{}
-	checked := map[[2]string]bool{}
 	for _, s := range p.Config.Platforms {
-		pl, err := ParsePlatform(s)
-		if err != nil {
-			continue
-		}
-		b := &p.Config
-		if len(b.Overrides) > 0 {
-			b = new(p.For(pl))
-		}
-		used[b.Engine] = true
-		if b.UpstreamRepo != "" || b.UpstreamRef != "" || badPath(b.ContextPath) != "" {
-			continue
-		}
-		p.once(checked, "context_path", b.ContextPath, func() { p.localContext(fsys, pl, b) })
-		if badPath(b.DockerfilePath) == "" && b.DockerfilePath != "." && b.Engine != "make" {
-			p.once(checked, "dockerfile_path", b.DockerfilePath, func() { p.localDockerfile(fsys, files, pl, b) })
+		if pl, err := ParsePlatform(s); err == nil {
+			used[p.For(pl).Engine] = true
 		}
 	}
 	for _, key := range []struct {
@@ -164,7 +173,7 @@ func (p *Project) builds(fsys fs.FS, files []string, own *BuildConfig) {
 	}
 }
 
-func (p *Project) once(done map[[2]string]bool, key, value string, check func()) {
+func once(done map[[2]string]bool, key, value string, check func()) {
 	if k := [2]string{key, value}; !done[k] {
 		done[k] = true
 		check()
@@ -187,38 +196,46 @@ func (p *Project) localContext(fsys fs.FS, pl Platform, b *BuildConfig) {
 	if b.ContextPath == "." {
 		return
 	}
-	where := p.where(pl, "context_path")
-	full := show(path.Join(p.Dir, b.ContextPath))
+	fault := func(rule, format string) {
+		p.fault(rule, "", p.where(pl, "context_path"), format, show(path.Join(p.Dir, b.ContextPath)))
+	}
 	info, err := within(fsys, p.Dir, b.ContextPath)
 	switch {
 	case errors.Is(err, errOutside):
-		p.fault("outside", "", where, "the context %s is a symbolic link that leaves the project", full)
+		fault("outside", "the context %s is a symbolic link that leaves the project")
 	case errors.Is(err, fs.ErrPermission):
-		p.fault("unreadable", "", where, "the context %s cannot be read: permission denied", full)
+		fault("unreadable", "the context %s cannot be read: permission denied")
 	case err != nil:
-		p.fault("missing-context", "", where, "there is no directory %s", full)
+		fault("missing-context", "there is no directory %s")
 	case !info.IsDir():
-		p.fault("missing-context", "", where, "the context %s is no directory", full)
+		fault("missing-context", "the context %s is no directory")
 	}
 }
 
 func (p *Project) localDockerfile(fsys fs.FS, files []string, pl Platform, b *BuildConfig) {
-	where := p.where(pl, "dockerfile_path")
 	full := path.Join(p.Dir, b.DockerfilePath)
+	if _, regular := blobOf(fsys, full); regular {
+		if _, there := slices.BinarySearch(files, full); there {
+			return
+		}
+	}
+	fault := func(rule, hint, format string) {
+		p.fault(rule, hint, p.where(pl, "dockerfile_path"), format, show(full))
+	}
 	info, err := within(fsys, p.Dir, b.DockerfilePath)
 	switch {
 	case errors.Is(err, errOutside):
-		p.fault("outside", "copy the file into the project", where, "the Dockerfile %s is a symbolic link that leaves the project", show(full))
+		fault("outside", "copy the file into the project", "the Dockerfile %s is a symbolic link that leaves the project")
 	case errors.Is(err, fs.ErrPermission):
-		p.fault("unreadable", "", where, "the Dockerfile %s cannot be read: permission denied", show(full))
+		fault("unreadable", "", "the Dockerfile %s cannot be read: permission denied")
 	case err != nil:
 		hint := "write dockerfile_path:, or upstream_repo: and upstream_ref: if it is in another repository"
 		if near := Nearest(path.Base(full), namesIn(files, path.Dir(full))); near != "" {
 			hint = fmt.Sprintf("did you mean %q?", path.Join(path.Dir(b.DockerfilePath), near))
 		}
-		p.fault("missing-dockerfile", hint, where, "there is no Dockerfile %s", show(full))
+		fault("missing-dockerfile", hint, "there is no Dockerfile %s")
 	case !info.Mode().IsRegular():
-		p.fault("missing-dockerfile", "", where, "the Dockerfile %s is no regular file", show(full))
+		fault("missing-dockerfile", "", "the Dockerfile %s is no regular file")
 	}
 }
 
@@ -290,6 +307,3 @@ func namesIn(files []string, dir string) []string {
 	}
 	return names
 }
-
-// hasMeta says whether a pattern is more than a plain path.
-func hasMeta(glob string) bool { return strings.ContainsAny(glob, `*?[{\`) }

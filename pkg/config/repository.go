@@ -33,7 +33,7 @@ func ProjectName(dir string, text []byte) (string, error) {
 		return path.Base(dir), nil
 	}
 	file := path.Join(dir, BuildFile)
-	if faults := unfit(file, text); faults != nil {
+	if faults := unfit(file, int64(len(text)), text); faults != nil {
 		return "", faults
 	}
 	doc := parse(file, text, false)

@@ -20,7 +20,7 @@ var (
 	cacheModes = []string{"min", "max"}
 	policies   = []string{PolicyAlways, PolicyStale}
 	ciSystems  = []string{"gitlab", "github", "concourse"}
-	jobKinds   = []string{"build", "manifest", "noop"}
+	jobKinds   = []string{"prepare", "build", "manifest", "gate", "workflow", "job", "resource", "weekly", "set_pipeline", "pipeline"}
 	// commonPlatforms are for hints.
 	commonPlatforms = []string{"linux/amd64", "linux/arm64", "linux/arm/v7", "linux/386", "linux/ppc64le", "linux/riscv64", "linux/s390x", "windows/amd64"}
 )
@@ -272,10 +272,10 @@ func (o Override) config() *BuildConfig {
 
 // entries gives the entries of a mapping below this one, as they are written.
 func (c checker) entries(key string) []entry {
-	if c.doc.root == nil {
+	n := c.doc.tree()
+	if n == nil {
 		return nil
 	}
-	n := c.doc.root
 	for _, step := range append(slices.Clip(c.prefix), key) {
 		_, value := child(target(n), step)
 		if value == nil {

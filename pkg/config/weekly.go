@@ -9,7 +9,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/bmatcuk/doublestar/v4"
+	"github.com/pipegen/pipegen/pkg/glob"
 )
 
 // WeeklyFile lists what is rebuilt weekly.
@@ -39,15 +39,7 @@ func (e WeeklyEntry) Matches(p *Project, image string) bool {
 	if slices.Contains([]string{image, p.Config.Name, p.Dir}, e.Pattern) {
 		return true
 	}
-	if !hasMeta(e.Pattern) {
-		return false
-	}
-	for _, s := range []string{image, p.Dir} {
-		if ok, err := doublestar.Match(e.Pattern, s); ok && err == nil {
-			return true
-		}
-	}
-	return false
+	return glob.HasMeta(e.Pattern) && (glob.Match(e.Pattern, image) || glob.Match(e.Pattern, p.Dir))
 }
 
 // parseWeekly reads rebuild-weekly.txt: a pattern a line, in double quotes if
@@ -164,7 +156,7 @@ func unmatched(entries []WeeklyEntry, projects []*Project) Faults {
 		if literal[e.Pattern] {
 			return true
 		}
-		return hasMeta(e.Pattern) && slices.ContainsFunc(projects, func(p *Project) bool {
+		return glob.HasMeta(e.Pattern) && slices.ContainsFunc(projects, func(p *Project) bool {
 			return slices.ContainsFunc(p.Images(), func(i ProjectImage) bool { return e.Matches(p, i.Name) })
 		})
 	}

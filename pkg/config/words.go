@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/bmatcuk/doublestar/v4"
+	"github.com/pipegen/pipegen/pkg/glob"
 )
 
 // The functions here judge one word of a configuration. Those that return a
@@ -78,7 +78,7 @@ func badGlob(s string, ofFiles bool) (problem, hint string) {
 	switch {
 	case s == "":
 		return "is empty", ""
-	case !doublestar.ValidatePattern(s):
+	case !glob.Valid(s):
 		return "is no valid glob", "check its brackets and braces"
 	case path.IsAbs(s):
 		return "is absolute", "globs are relative to the root of the repository"

@@ -55,9 +55,14 @@ func TestBases(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			bases, err := mustParse(t, tt.text).Bases(tt.args, tt.target)
+			file := mustParse(t, tt.text)
+			bases, err := file.Bases(tt.args, tt.target)
 			if err != nil {
 				t.Fatal(err)
+			}
+			other, err := file.Bases(PlatformArgs("windows/arm/v7", "darwin/riscv64"), tt.target)
+			if file.Portable() && len(tt.args) == 0 && (err != nil || list(other) != list(bases)) {
+				t.Errorf("portable, but on another platform\n%s", list(other))
 			}
 			if got := list(bases); got != tt.want {
 				t.Errorf("got\n%s\nwant\n%s", got, tt.want)

@@ -1,66 +1,182 @@
 package dockerfile
 
 import (
-	"cmp"
-	"fmt"
+	"errors"
 	"slices"
-	"strconv"
 	"strings"
 
-	"github.com/moby/buildkit/frontend/dockerfile/shell"
-
+	"github.com/pipegen/pipegen/internal/packed"
 	"github.com/pipegen/pipegen/pkg/failure"
 )
 
-// graph is what one target of a file needs.
-type graph struct {
-	needed []bool // by stage
-	bases  []Base
-	runs   []int
+// Graph is what a Dockerfile builds on, as far as that can be told before
+// arguments and target are known. It is small, and can be kept in a cache: see
+// [Graph.Append] and [DecodeGraph].
+type Graph struct {
+	escape byte
+	args   []arg // before the first FROM
+	stages []stage
 }
 
-// resolver walks from the target to what it needs.
-type resolver struct {
-	*File
-	env environ
-	lex *shell.Lex
-	g   graph
-	// References that were met: a trigger is met once for each stage that it
-	// runs in.
-	met map[ref]bool
+// The fields of these are exported for package packed.
+type (
+	// arg is an ARG before the first FROM.
+	arg struct {
+		Line    int
+		Key     string
+		Default *string
+	}
+	// stage is one FROM and what follows it.
+	stage struct {
+		ID   string // its name, or its number
+		Name string // in lower case; may be empty
+		From ref
+		Body body
+		// What stages that build on this one do first.
+		OnBuild body
+	}
+	// body is what matters of a stage's instructions.
+	body struct {
+		Refs []ref
+		Runs []int // lines
+	}
+	// ref is a place where an image or a stage is named.
+	ref struct {
+		Line     int
+		By       instruction
+		Mount    int // number of the --mount among those of its RUN
+		Text     string
+		Platform string
+	}
+)
+
+type instruction int
+
+const (
+	byFrom instruction = iota
+	byCopy
+	byRun
+)
+
+// packedGraph is the form of a Graph in a cache.
+type packedGraph struct {
+	Escape int
+	Args   []arg
+	Stages []stage
 }
 
-func (f *File) resolve(args map[string]string, target string) (*graph, error) {
-	env, err := f.environ(args)
+// Append appends a form of g to b that DecodeGraph reads; ok is false for a
+// Dockerfile that is too large for it.
+func (g *Graph) Append(b []byte) (_ []byte, ok bool) {
+	return packed.Append(b, packedGraph{int(g.escape), g.args, g.stages})
+}
+
+// DecodeGraph reads what Append of the same pipegen wrote. The result shares
+// the memory of data.
+func DecodeGraph(data string) (*Graph, error) {
+	var p packedGraph
+	if err := packed.Decode(data, &p); err != nil {
+		return nil, err
+	}
+	if p.Escape != '\\' && p.Escape != '`' || len(p.Stages) == 0 {
+		return nil, errors.New("not a Dockerfile's graph")
+	}
+	return &Graph{byte(p.Escape), p.Args, p.Stages}, nil //nolint:gosec // \ or `
+}
+
+// Base is an image that a Dockerfile refers to.
+type Base struct {
+	// Reference with all variables expanded, as written otherwise.
+	Ref string
+	// Line of the instruction, from 1.
+	Line int
+	// Name of the stage that refers to it, or its number.
+	Stage string
+	// Whether the stage that is built starts from it, by way of other stages or
+	// at once.
+	Final bool
+	// What FROM --platform says, expanded; may be empty.
+	Platform string
+
+	at ref
+}
+
+// Bases gives the images that FROM, COPY --from and RUN --mount from= name in
+// the stages needed for target, in the order of the file; stages and scratch
+// are no images. target "" is the last stage. Of args the platform arguments
+// (see [PlatformArgs]) decide what TARGETARCH and its like expand to; without
+// any, that is linux/amd64, so that one file gives the same everywhere.
+//
+// An unknown target is failure.ErrInput; a reference that cannot be expanded
+// is a *SyntaxError.
+func (g *Graph) Bases(args map[string]string, target string) ([]Base, error) {
+	n, err := g.resolve(args, target)
 	if err != nil {
 		return nil, err
 	}
-	last, err := f.target(target)
+	return n.bases, nil
+}
+
+// Portable says that no name depends on the arguments for platforms, so that
+// Bases is the same for all of them.
+func (g *Graph) Portable() bool {
+	depends := func(text string) bool { return strings.Contains(text, "TARGET") || strings.Contains(text, "BUILD") }
+	for _, a := range g.args {
+		if a.Default != nil && depends(*a.Default) {
+			return false
+		}
+	}
+	for i := range g.stages {
+		s := &g.stages[i]
+		if depends(s.From.Text) || depends(s.From.Platform) {
+			return false
+		}
+		for _, refs := range [][]ref{s.Body.Refs, s.OnBuild.Refs} {
+			if slices.ContainsFunc(refs, func(r ref) bool { return depends(r.Text) }) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// Runs gives the line of the first RUN in a stage needed for target. Without
+// one, any machine can build the file for any platform.
+func (g *Graph) Runs(args map[string]string, target string) (line int, ok bool) {
+	n, err := g.resolve(args, target)
+	if err != nil || len(n.runs) == 0 {
+		return 0, false
+	}
+	return slices.Min(n.runs), true
+}
+
+// Stages gives the names of the stages needed for target, in the order of the
+// file; a stage without a name goes by its number. Errors are those of Bases.
+func (g *Graph) Stages(args map[string]string, target string) ([]string, error) {
+	n, err := g.resolve(args, target)
 	if err != nil {
 		return nil, err
 	}
-	r := &resolver{File: f, env: env, lex: shell.NewLex(rune(f.escape)), met: map[ref]bool{}}
-	r.g.needed = make([]bool, len(f.stages))
-	if err := r.stage(last, true); err != nil {
-		return nil, err
+	var names []string
+	for i, s := range g.stages {
+		if n.needed[i] {
+			names = append(names, s.ID)
+		}
 	}
-	slices.SortStableFunc(r.g.bases, func(a, b Base) int {
-		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.at.mount, b.at.mount))
-	})
-	return &r.g, nil
+	return names, nil
 }
 
-func (f *File) target(name string) (int, error) {
+func (g *Graph) target(name string) (int, error) {
 	if name == "" {
-		return len(f.stages) - 1, nil
+		return len(g.stages) - 1, nil
 	}
-	if i, ok := f.named(name, len(f.stages)); ok {
+	if i, ok := g.named(name, len(g.stages)); ok {
 		return i, nil
 	}
 	var names []string
-	for _, s := range f.stages {
-		if s.name != "" {
-			names = append(names, s.name)
+	for _, s := range g.stages {
+		if s.Name != "" {
+			names = append(names, s.Name)
 		}
 	}
 	err := failure.Input("there is no stage %q", name)
@@ -71,118 +187,11 @@ func (f *File) target(name string) (int, error) {
 }
 
 // named finds the last stage of this name before the stage with number before.
-func (f *File) named(name string, before int) (int, bool) {
+func (g *Graph) named(name string, before int) (int, bool) {
 	for i := before - 1; i >= 0; i-- {
-		if f.stages[i].name != "" && strings.EqualFold(f.stages[i].name, name) {
+		if g.stages[i].Name != "" && strings.EqualFold(g.stages[i].Name, name) {
 			return i, true
 		}
 	}
 	return 0, false
-}
-
-// stage notes all that stage i needs. final says that the image which is
-// built starts with it.
-func (r *resolver) stage(i int, final bool) error {
-	s := &r.stages[i]
-	seen := r.g.needed[i]
-	if seen && !final {
-		return nil
-	}
-	r.g.needed[i] = true
-	base, isStage, err := r.from(i)
-	if err != nil {
-		return err
-	}
-	if isStage {
-		if err := r.stage(base, final); err != nil {
-			return err
-		}
-	} else if err := r.image(s.from, s.id, final); err != nil {
-		return err
-	}
-	if seen {
-		return nil
-	}
-	if isStage {
-		if err := r.body(r.stages[base].onbuild, s.id); err != nil {
-			return err
-		}
-	}
-	return r.body(s.body, s.id)
-}
-
-// from says which stage i starts from, if it is one of this file.
-func (r *resolver) from(i int) (base int, isStage bool, err error) {
-	s := &r.stages[i]
-	name, err := r.expand(s.from, s.from.text)
-	if err != nil {
-		return 0, false, err
-	}
-	if name == "" {
-		return 0, false, &SyntaxError{s.from.line, fmt.Sprintf("FROM %s: the name is empty once its variables are expanded", s.from.text)}
-	}
-	base, isStage = r.named(name, i)
-	return base, isStage, nil
-}
-
-func (r *resolver) body(b body, id string) error {
-	r.g.runs = append(r.g.runs, b.runs...)
-	for _, at := range b.refs {
-		name, err := r.expand(at, at.text)
-		if err != nil {
-			return err
-		}
-		if n, err := strconv.Atoi(name); err == nil && at.by == byCopy {
-			if n < 0 || n >= len(r.stages) {
-				return &SyntaxError{at.line, fmt.Sprintf("there is no stage %d", n)}
-			}
-			if err := r.stage(n, false); err != nil {
-				return err
-			}
-		} else if n, ok := r.named(name, len(r.stages)); ok {
-			if err := r.stage(n, false); err != nil {
-				return err
-			}
-		} else if err := r.image(at, id, false); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// image notes that an image is referred to.
-func (r *resolver) image(at ref, id string, final bool) error {
-	name, err := r.expand(at, at.text)
-	if err != nil {
-		return err
-	}
-	if r.met[at] {
-		for i := range r.g.bases {
-			if r.g.bases[i].at == at && final {
-				r.g.bases[i].Final = true
-			}
-		}
-		return nil
-	}
-	r.met[at] = true
-	if name == "scratch" || name == "" {
-		return nil
-	}
-	platform, err := r.expand(at, at.platform)
-	if err != nil {
-		return err
-	}
-	r.g.bases = append(r.g.bases, Base{Ref: name, Line: at.line, Stage: id, Final: final, Platform: platform, at: at})
-	return nil
-}
-
-func (r *resolver) expand(at ref, word string) (string, error) {
-	if word == "" {
-		return "", nil
-	}
-	s, _, err := r.lex.ProcessWord(word, r.env)
-	if err != nil {
-		return "", &SyntaxError{at.line, fmt.Sprintf("expanding %q: %v", word, err)}
-	}
-	return s, nil
 }

@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
-	"github.com/moby/buildkit/frontend/dockerfile/shell"
 )
 
 // Finding is something in a Dockerfile that an engine lacks.
@@ -35,8 +34,8 @@ func (f *File) lack(stage string, line int, warning bool, format string, args ..
 var ofTarget = regexp.MustCompile(`^"?\$(TARGETPLATFORM|\{TARGETPLATFORM\})"?$`)
 
 func (f *File) lackFrom(s stage) {
-	if p := s.from.platform; p != "" && !ofTarget.MatchString(p) {
-		f.lack(s.id, s.from.line, true, "kaniko ignores FROM --platform: this stage is built from the target platform's image")
+	if p := s.From.Platform; p != "" && !ofTarget.MatchString(p) {
+		f.lack(s.ID, s.From.Line, true, "kaniko ignores FROM --platform: this stage is built from the target platform's image")
 	}
 }
 
@@ -83,6 +82,9 @@ func (f *File) lackRun(stage string, c *instructions.RunCommand, line int) {
 		f.lack(stage, line, false, "kaniko has no here-documents: RUN <<%s would run nothing", c.Files[0].Name)
 	}
 	count := len(instructions.GetMounts(c))
+	if count == 0 {
+		return
+	}
 	// Types are read only when variables are expanded; what needs their values
 	// to be read is no cache.
 	known := c.Expand(func(word string) (string, error) { return word, nil }) == nil
@@ -110,33 +112,33 @@ func (f *File) Skippable(args map[string]string, target string) bool {
 	}
 	names := map[string]bool{}
 	for _, s := range f.stages {
-		if names[s.name] {
+		if names[s.Name] {
 			return false
 		}
-		names[s.name] = s.name != ""
+		names[s.Name] = s.Name != ""
 	}
 	env, err := f.environ(args)
 	if err != nil {
 		return false
 	}
-	r := &resolver{File: f, env: env, lex: shell.NewLex(rune(f.escape))}
+	r := &resolver{Graph: &f.Graph, env: env}
 	for i, s := range f.stages[:last+1] {
 		if !g.needed[i] {
 			continue
 		}
-		if i != last && s.name == "" {
+		if i != last && s.Name == "" {
 			return false
 		}
-		base, err := r.expand(s.from, s.from.text)
+		base, err := r.expand(s.From, s.From.Text)
 		if err != nil {
 			return false
 		}
-		refs := append([]string{base}, texts(s.body.refs)...)
-		for _, ref := range append(refs, texts(s.onbuild.refs)...) {
+		refs := append([]string{base}, texts(s.Body.Refs)...)
+		for _, ref := range append(refs, texts(s.OnBuild.Refs)...) {
 			if _, err := strconv.Atoi(ref); err == nil && ref != base {
 				return false
 			}
-			if n, ok := f.named(ref, len(f.stages)); ok && f.stages[n].name != ref {
+			if n, ok := f.named(ref, len(f.stages)); ok && f.stages[n].Name != ref {
 				return false
 			}
 		}
@@ -147,7 +149,7 @@ func (f *File) Skippable(args map[string]string, target string) bool {
 func texts(refs []ref) []string {
 	out := make([]string, len(refs))
 	for i, r := range refs {
-		out[i] = r.text
+		out[i] = r.Text
 	}
 	return out
 }
@@ -165,8 +167,8 @@ func (f *File) Below(dir string) []Finding {
 	return found
 }
 
-func (f *File) writes(st *stage, to string, line int) {
-	f.written = append(f.written, destination{line, st.id, below(st.workdir, to)})
+func (f *File) writes(stage, to string, line int) {
+	f.written = append(f.written, destination{line, stage, below(f.workdir, to)})
 }
 
 // below gives a path of a Dockerfile, which may be relative to the working

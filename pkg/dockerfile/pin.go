@@ -67,9 +67,9 @@ type word struct {
 // pinned gives the text of word i of an instruction with the reference at
 // replaced by digest, if it is the word that holds it.
 func (w word) pinned(i int, words []word, at ref, text, digest string) string {
-	switch at.by {
+	switch at.By {
 	case byFrom:
-		if !w.flag && i > 0 && w.text == at.text {
+		if !w.flag && i > 0 && w.text == at.Text {
 			return digest
 		}
 	case byCopy:
@@ -83,7 +83,7 @@ func (w word) pinned(i int, words []word, at ref, text, digest string) string {
 				mounts++
 			}
 		}
-		if value, ok := strings.CutPrefix(text, "--mount="); ok && w.flag && mounts == at.mount {
+		if value, ok := strings.CutPrefix(text, "--mount="); ok && w.flag && mounts == at.Mount {
 			return "--mount=" + withFrom(value, digest)
 		}
 	}

@@ -134,7 +134,7 @@ func (e *UndecidedError) unlessEmpty() error {
 
 // pushes says whether anything of the image reaches a registry.
 func (c *candidate) pushes() bool {
-	return slices.ContainsFunc(c.specs, func(s config.BuildConfig) bool { return slices.Contains(s.Outputs, "image") })
+	return slices.ContainsFunc(c.specs, func(s *config.BuildConfig) bool { return slices.Contains(s.Outputs, "image") })
 }
 
 // stale selects those with a base that is another image now than the one they

@@ -3,7 +3,6 @@ package plan
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"slices"
 	"strings"
@@ -18,7 +17,7 @@ type candidate struct {
 	name       string
 	target     string
 	platforms  []config.Platform
-	specs      []config.BuildConfig // as platforms
+	specs      []*config.BuildConfig // as platforms; the same one for all of them if none differs
 	repository string
 	tags       []string
 
@@ -51,13 +50,17 @@ func candidates(cfg *config.Repository, n naming) []*candidate {
 				project: p, name: img.Name, target: img.Target, platforms: img.Platforms,
 				repository: n.repository(img.Name), tags: n.tags(img.Name, img.AdditionalTags),
 			}
-			for _, pl := range img.Platforms {
+			for i, pl := range img.Platforms {
+				if i > 0 && !p.Differs() {
+					c.specs = append(c.specs, c.specs[0])
+					continue
+				}
 				spec := p.For(pl)
 				if len(p.Config.Targets) > 0 {
 					spec.Target = img.Target
 				}
 				spec.BuilderImage = firstOf(spec.BuilderImage, engineImage(cfg.Pipegen.Images, spec.Engine))
-				c.specs = append(c.specs, spec)
+				c.specs = append(c.specs, &spec)
 			}
 			cs = append(cs, c)
 		}
@@ -75,7 +78,7 @@ func (c *candidate) index() bool { return c.project.Config.Index == nil || *c.pr
 const registryArg = "PIPEGEN_REGISTRY"
 
 // buildArgs are the arguments that decide what a Dockerfile is built on.
-func buildArgs(spec config.BuildConfig, pl config.Platform, registry string) map[string]string {
+func buildArgs(spec *config.BuildConfig, pl config.Platform, registry string) map[string]string {
 	args := map[string]string{
 		"TARGETPLATFORM": pl.String(), "TARGETOS": pl.OS, "TARGETARCH": pl.Arch, "TARGETVARIANT": pl.Variant,
 		registryArg: registry,
@@ -88,7 +91,8 @@ func buildArgs(spec config.BuildConfig, pl config.Platform, registry string) map
 // what FROM and COPY --from of a Dockerfile in this repository refer to by
 // repository and tag. Unknown names in depends_on and a Dockerfile that does
 // not parse are faults.
-func findEdges(cs []*candidate, registry string, fsys fs.FS) config.Faults {
+func findEdges(cs []*candidate, registry string, read dockerfiles) config.Faults {
+	files := read.read(dockerfilesOf(cs))
 	byName := map[string]*candidate{}
 	byRef := map[string]*candidate{}
 	for _, c := range cs {
@@ -121,7 +125,7 @@ func findEdges(cs []*candidate, registry string, fsys fs.FS) config.Faults {
 		if c.upstream() {
 			continue
 		}
-		faults = append(faults, c.dockerfileEdges(registry, fsys, byRef, add)...)
+		faults = append(faults, c.dockerfileEdges(registry, files, byRef, add)...)
 	}
 	for _, c := range cs {
 		slices.SortFunc(c.edges, func(a, b edge) int { return strings.Compare(a.to, b.to) })
@@ -129,29 +133,43 @@ func findEdges(cs []*candidate, registry string, fsys fs.FS) config.Faults {
 	return faults
 }
 
-func (c *candidate) dockerfileEdges(registry string, fsys fs.FS, byRef map[string]*candidate, add func(edge)) config.Faults {
+// dockerfilesOf gives the Dockerfiles of this repository that candidates are
+// built from.
+func dockerfilesOf(cs []*candidate) []string {
+	var files []string
+	for _, c := range cs {
+		if c.upstream() {
+			continue
+		}
+		for _, spec := range c.specs {
+			if spec.Engine != "make" {
+				files = append(files, join(c.project.Dir, spec.DockerfilePath))
+			}
+		}
+	}
+	return files
+}
+
+func (c *candidate) dockerfileEdges(registry string, files map[string]parsed, byRef map[string]*candidate, add func(edge)) config.Faults {
 	var faults config.Faults
-	parsed := map[string]*dockerfile.File{}
+	faulty := map[string]bool{}
 	for i, spec := range c.specs {
 		if spec.Engine == "make" {
 			continue
 		}
 		file := join(c.project.Dir, spec.DockerfilePath)
-		f, done := parsed[file]
-		if !done {
-			text, err := fs.ReadFile(fsys, file)
-			if err == nil {
-				f, err = dockerfile.Parse(text)
+		f := files[file]
+		if f.err != nil {
+			if !faulty[file] {
+				faults = append(faults, dockerfileFault(c, file, f.err))
 			}
-			parsed[file] = f
-			if err != nil {
-				faults = append(faults, dockerfileFault(c, file, err))
-			}
-		}
-		if f == nil {
+			faulty[file] = true
 			continue
 		}
-		bases, err := f.Bases(buildArgs(spec, c.platforms[i], registry), spec.Target)
+		if i > 0 && spec == c.specs[i-1] && f.graph.Portable() {
+			continue
+		}
+		bases, err := f.graph.Bases(buildArgs(spec, c.platforms[i], registry), spec.Target)
 		if err != nil {
 			faults = append(faults, c.project.Fault("dockerfile", fmt.Sprintf("%s: %v", file, err), "", "target"))
 			continue

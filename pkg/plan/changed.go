@@ -9,6 +9,7 @@ import (
 
 	"github.com/pipegen/pipegen/pkg/config"
 	"github.com/pipegen/pipegen/pkg/diff"
+	"github.com/pipegen/pipegen/pkg/glob"
 )
 
 // Difference is what pipegen diff shows: the projects with a change in their
@@ -48,13 +49,14 @@ func (c *Checkout) Diff(ctx context.Context) (*Difference, error) {
 	if err != nil {
 		return nil, err
 	}
+	ignore := glob.New(root.Ignore)
 	var kept []diff.Change
 	for _, ch := range c.Changes {
-		if !matchAny(root.Ignore, ch.Path) {
+		if !ignore.Match(ch.Path) {
 			kept = append(kept, ch)
 		}
 	}
-	configs, err := c.configsAbove(ctx, kept, root.Projects)
+	configs, err := c.configsAbove(ctx, kept, &root)
 	if err != nil {
 		return nil, err
 	}
@@ -91,13 +93,13 @@ func (c *Checkout) allProjects(ctx context.Context, d *Difference) error {
 
 // configsAbove gives the text of the build-config.yaml of every project
 // directory above the changed paths.
-func (c *Checkout) configsAbove(ctx context.Context, changes []diff.Change, globs []string) (map[string][]byte, error) {
+func (c *Checkout) configsAbove(ctx context.Context, changes []diff.Change, root *config.Pipegen) (map[string][]byte, error) {
 	seen := map[string]bool{}
 	var files []string
 	for _, ch := range changes {
 		for dir := path.Dir(ch.Path); !seen[dir]; dir = path.Dir(dir) {
 			seen[dir] = true
-			if len(globs) == 0 || matchAny(globs, dir) {
+			if root.Covers(dir) {
 				files = append(files, join(dir, config.BuildFile))
 			}
 		}

@@ -1,7 +1,6 @@
 package plan
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pipegen/pipegen/internal/parsecache"
 	"github.com/pipegen/pipegen/pkg/config"
 	"github.com/pipegen/pipegen/pkg/diff"
 	"github.com/pipegen/pipegen/pkg/failure"
@@ -31,6 +31,9 @@ type Request struct {
 	Getenv   func(string) string
 	ReadFile func(string) ([]byte, error)
 	Now      func() time.Time
+	// Directory where what was read out of files is kept for the next run;
+	// empty: nothing is.
+	ParseCache string
 
 	// Resolve gives the commit of an upstream ref.
 	Resolve Resolver
@@ -54,6 +57,8 @@ type Checkout struct {
 
 	rev     string // "" for the work tree
 	request Request
+	cache   *parsecache.Cache // may be nil
+	entries []diff.Entry      // nil: not listed yet
 }
 
 // Open finds the checkout, the head and the base to compare with. Errors are
@@ -130,12 +135,13 @@ func checkRegistry(registry string) error {
 // Load reads the configuration of all projects. With config.Faults c.Config
 // is there too, as far as it could be read.
 func (c *Checkout) Load(ctx context.Context) error {
-	files, err := c.Repo.Files(ctx, c.rev)
+	files, err := c.list(ctx)
 	if err != nil {
 		return err
 	}
+	c.openCache()
 	c.Config, err = config.Load(c.FS, files, config.Options{
-		CheckReadme: strings.EqualFold(c.request.Getenv("CHECK_README"), "true"), Getenv: c.request.Getenv,
+		CheckReadme: strings.EqualFold(c.request.Getenv("CHECK_README"), "true"), Getenv: c.request.Getenv, Cache: c.fileCache(),
 	})
 	if err != nil {
 		return err
@@ -193,6 +199,7 @@ func (c *Checkout) Plan(ctx context.Context, sel Selection) (*Plan, config.Fault
 		return nil, nil, err
 	}
 	p, warnings, err := Compute(ctx, *in)
+	c.saveCache()
 	return p, append(c.Config.Warnings, warnings...), err
 }
 
@@ -204,18 +211,14 @@ func (c *Checkout) input(ctx context.Context, sel Selection) (*Input, error) {
 	if err := c.compare(ctx); err != nil {
 		return nil, err
 	}
-	entries, err := c.Repo.Entries(ctx, c.rev)
-	if err != nil {
-		return nil, err
-	}
 	changed, err := c.defaultsChanged(ctx)
 	if err != nil {
 		return nil, err
 	}
 	in := &Input{
-		Config: c.Config, FS: c.FS, Selection: sel,
+		Config: c.Config, FS: c.FS, Cache: c.fileCache(), Selection: sel,
 		CI: c.CI, Head: c.Head, Base: c.Base, Changes: c.Changes, DefaultsChanged: changed,
-		Dirty: c.Dirty, Branch: c.branch(), Entries: entries,
+		Dirty: c.Dirty, Branch: c.branch(), Entries: c.entries,
 		Created: c.Created, Registry: c.Registry, SourceURL: firstOf(c.request.Getenv("CI_PROJECT_URL"), githubURL(c.request.Getenv), c.Repo.RemoteURL()),
 		Getenv: c.request.Getenv, Resolve: c.request.Resolve,
 	}
@@ -257,13 +260,4 @@ func (c *Checkout) defaultsChanged(ctx context.Context) (bool, error) {
 		return true, nil // faults of the base are not this commit's
 	}
 	return !reflect.DeepEqual(before.Defaults, c.Config.Pipegen.Defaults), nil
-}
-
-// Bytes is the plan's JSON.
-func (p *Plan) Bytes() ([]byte, error) {
-	var b bytes.Buffer
-	if err := p.Write(&b); err != nil {
-		return nil, err
-	}
-	return b.Bytes(), nil
 }

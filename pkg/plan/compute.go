@@ -18,13 +18,14 @@ import (
 // Input is everything a plan is made from.
 type Input struct {
 	Config    *config.Repository
-	FS        fs.FS // the files that Config was read from, for Dockerfiles
+	FS        fs.FS            // the files that Config was read from, for Dockerfiles
+	Cache     config.FileCache // what is known of them; may be nil
 	Selection Selection
 
 	CI      diff.CI
 	Head    diff.Commit
 	Base    diff.Base
-	Changes []diff.Change // from Base to what is built
+	Changes []diff.Change // from Base to what is built, sorted by path
 	// Whether the defaults of pipegen.yaml differ between Base and what is built.
 	DefaultsChanged bool
 	// Whether the work tree differs from Head.
@@ -70,7 +71,7 @@ func prepare(ctx context.Context, in *Input) (*work, config.Faults, error) {
 	root := in.Config.Pipegen
 	n := newNaming(in.Registry, root.Layout, in.Created, in.Head.Hash, in.Branch, in.Dirty, in.CI.System != "")
 	cs := candidates(in.Config, n)
-	order, faults := arrange(cs, n, in.Registry, in.FS)
+	order, faults := arrange(cs, n, in.Registry, dockerfiles{in.FS, in.Cache})
 	if err := faults.Err(); err != nil {
 		return nil, nil, err
 	}
@@ -120,14 +121,14 @@ func (w *work) plan() *Plan {
 // that do not parse.
 func Check(cfg *config.Repository, fsys fs.FS, registry string) config.Faults {
 	n := newNaming(registry, cfg.Pipegen.Layout, time.Unix(0, 0), strings.Repeat("0", 40), "main", false, false)
-	_, faults := arrange(candidates(cfg, n), n, registry, fsys)
+	_, faults := arrange(candidates(cfg, n), n, registry, dockerfiles{fsys: fsys})
 	return faults
 }
 
 // arrange finds the edges between candidates and their order.
-func arrange(cs []*candidate, n naming, registry string, fsys fs.FS) ([][]*candidate, config.Faults) {
+func arrange(cs []*candidate, n naming, registry string, read dockerfiles) ([][]*candidate, config.Faults) {
 	faults := collisions(n, cs)
-	faults = append(faults, findEdges(cs, registry, fsys)...)
+	faults = append(faults, findEdges(cs, registry, read)...)
 	order, circles := levels(cs)
 	faults = append(faults, circles...)
 	faults.Sort()
@@ -172,7 +173,9 @@ func (w *work) choose(ctx context.Context) error {
 			return err
 		}
 	}
-	dependents(w.order)
+	if !w.sel.Alone {
+		dependents(w.order)
+	}
 	var selected []*candidate
 	for _, c := range w.candidates {
 		if len(c.reasons) > 0 {
@@ -243,13 +246,17 @@ func (c *candidate) image(in *Input, n naming, selected map[string]bool) Image {
 	if c.retag != "" {
 		return img
 	}
+	var labels map[string]string
 	for i, pl := range c.platforms {
-		img.Builds = append(img.Builds, c.build(in, n, pl, c.specs[i]))
+		if i == 0 || c.specs[i] != c.specs[i-1] {
+			labels = c.labels(in, n, c.specs[i])
+		}
+		img.Builds = append(img.Builds, c.build(in, n, pl, c.specs[i], labels))
 	}
 	return img
 }
 
-func (c *candidate) build(in *Input, n naming, pl config.Platform, s config.BuildConfig) Build {
+func (c *candidate) build(in *Input, n naming, pl config.Platform, s *config.BuildConfig, labels map[string]string) Build {
 	root := "."
 	if !c.upstream() {
 		root = c.project.Dir
@@ -258,7 +265,7 @@ func (c *candidate) build(in *Input, n naming, pl config.Platform, s config.Buil
 		ID: c.name + "@" + pl.Suffix(), Platform: pl.String(), Engine: s.Engine, Destination: n.destination(c.name, pl),
 		Context: join(root, s.ContextPath), Dockerfile: join(root, s.DockerfilePath), Target: s.Target,
 		Args: s.BuildArgs, EngineArgs: s.EngineArgs, Frontend: s.Frontend, FrontendOpts: s.FrontendOpts, Contexts: s.Contexts,
-		Env: s.Env, Outputs: s.Outputs, Labels: c.labels(in, n, s), Cache: s.Cache, Resources: s.Resources, Secrets: s.Secrets,
+		Env: s.Env, Outputs: s.Outputs, Labels: labels, Cache: s.Cache, Resources: s.Resources, Secrets: s.Secrets,
 		BuilderImage: s.BuilderImage,
 		Runner:       s.Runner, RunsOn: runnerOf(in.Config.Pipegen.Runners, pl, in.Getenv), Timeout: s.Timeout,
 	}
@@ -276,7 +283,7 @@ func (c *candidate) build(in *Input, n naming, pl config.Platform, s config.Buil
 
 // labels are the user's, over those of the OCI image specification's
 // annotation keys.
-func (c *candidate) labels(in *Input, n naming, s config.BuildConfig) map[string]string {
+func (c *candidate) labels(in *Input, n naming, s *config.BuildConfig) map[string]string {
 	l := map[string]string{
 		"org.opencontainers.image.created": in.Created.UTC().Format(time.RFC3339),
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/pipegen/pipegen/pkg/config"
 	"github.com/pipegen/pipegen/pkg/diff"
+	"github.com/pipegen/pipegen/pkg/glob"
 )
 
 // Explanation says why an image is built or not.
@@ -82,6 +83,7 @@ func (c *Checkout) Explain(ctx context.Context, sel Selection, name string, key 
 		return nil, nil, err
 	}
 	w, warnings, err := prepare(ctx, in)
+	c.saveCache()
 	warnings = append(c.Config.Warnings, warnings...)
 	if err != nil {
 		return nil, warnings, err
@@ -235,7 +237,8 @@ func (c *Checkout) pathsSince(ctx context.Context, w *work, m *candidate, commit
 	if err != nil {
 		return nil // another clone's history, or one that is cut off
 	}
-	changes = slices.DeleteFunc(changes, func(ch diff.Change) bool { return matchAny(w.in.Config.Pipegen.Ignore, ch.Path) })
+	ignore, watch := glob.New(w.in.Config.Pipegen.Ignore), glob.New(m.project.Config.Watch)
+	changes = slices.DeleteFunc(changes, func(ch diff.Change) bool { return ignore.Match(ch.Path) })
 	dirs := make([]string, 0, len(w.in.Config.Projects))
 	for _, p := range w.in.Config.Projects {
 		dirs = append(dirs, p.Dir)
@@ -246,7 +249,7 @@ func (c *Checkout) pathsSince(ctx context.Context, w *work, m *candidate, commit
 		paths = append(paths, ch.Path)
 	}
 	for _, ch := range changes {
-		if matchAny(m.project.Config.Watch, ch.Path) && !slices.Contains(paths, ch.Path) {
+		if watch.Match(ch.Path) && !slices.Contains(paths, ch.Path) {
 			paths = append(paths, ch.Path)
 		}
 	}

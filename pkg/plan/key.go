@@ -12,6 +12,7 @@ import (
 
 	"github.com/pipegen/pipegen/pkg/config"
 	"github.com/pipegen/pipegen/pkg/diff"
+	"github.com/pipegen/pipegen/pkg/glob"
 )
 
 // KeyInput is one thing that decides an image's bytes.
@@ -85,10 +86,13 @@ func (c *candidate) keyInputs(tree *contentTree, done map[string]string) ([]KeyI
 	if w := c.project.Config.Watch; len(w) > 0 {
 		in = append(in, KeyInput{"watch", tree.matching(w)})
 	}
+	var spec []byte
 	for i, pl := range c.platforms {
-		spec, err := json.Marshal(keySpec(c.specs[i]))
-		if err != nil {
-			return nil, err
+		if i == 0 || c.specs[i] != c.specs[i-1] {
+			var err error
+			if spec, err = json.Marshal(keySpec(*c.specs[i])); err != nil {
+				return nil, err
+			}
 		}
 		in = append(in, KeyInput{"build " + pl.String(), string(spec)})
 	}
@@ -132,12 +136,12 @@ func keySpec(s config.BuildConfig) any {
 // that git knows already.
 type contentTree struct {
 	entries []diff.Entry // sorted by path
-	ignore  []string
+	ignore  glob.Set
 	nested  map[string][]string // project directories below another one
 }
 
 func newContentTree(entries []diff.Entry, ignore []string, projects []*config.Project) *contentTree {
-	t := &contentTree{entries: entries, ignore: ignore, nested: map[string][]string{}}
+	t := &contentTree{entries: entries, ignore: glob.New(ignore), nested: map[string][]string{}}
 	dirs := make(map[string]bool, len(projects))
 	for _, p := range projects {
 		dirs[p.Dir] = true
@@ -163,13 +167,14 @@ func (t *contentTree) of(dir string) string {
 	}
 	first := sort.Search(len(t.entries), func(i int) bool { return t.entries[i].Path >= prefix })
 	h := sha256.New()
+	var line []byte
 next:
 	for _, e := range t.entries[first:] {
 		if !strings.HasPrefix(e.Path, prefix) {
 			break
 		}
 		rel := strings.TrimPrefix(e.Path, prefix)
-		if rel == config.BuildFile || matchAny(t.ignore, e.Path) {
+		if rel == config.BuildFile || t.ignore.Match(e.Path) {
 			continue
 		}
 		for _, n := range t.nested[dir] {
@@ -177,15 +182,17 @@ next:
 				continue next
 			}
 		}
-		fmt.Fprintf(h, "%s %s %s\x00", e.Mode, e.Object, rel)
+		line = append(append(append(line[:0], e.Mode...), ' '), e.Object...)
+		line = append(append(append(line, ' '), rel...), 0)
+		h.Write(line)
 	}
 	return hex.EncodeToString(h.Sum(nil))
 }
 
 func (t *contentTree) matching(globs []string) string {
 	h := sha256.New()
-	for _, e := range t.entries {
-		if matchAny(globs, e.Path) && !matchAny(t.ignore, e.Path) {
+	for i := range glob.Find(glob.New(globs), t.entries, func(e *diff.Entry) string { return e.Path }) {
+		if e := &t.entries[i]; !t.ignore.Match(e.Path) {
 			fmt.Fprintf(h, "%s %s %s\x00", e.Mode, e.Object, e.Path)
 		}
 	}

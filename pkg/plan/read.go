@@ -17,14 +17,6 @@ import (
 // maxSize bounds the plan document in bytes: 10,000 images are some 30 MB.
 const maxSize = 256 << 20
 
-// Write writes the plan's JSON: indented, with a newline at its end.
-func (p *Plan) Write(w io.Writer) error {
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	return enc.Encode(p)
-}
-
 // Read reads a plan that Write wrote and checks what everything after
 // planning relies on. name is what errors call it. A plan of another version,
 // malformed or with an unknown field is a failure.ErrInput.

@@ -6,11 +6,10 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/bmatcuk/doublestar/v4"
-
 	"github.com/pipegen/pipegen/pkg/config"
 	"github.com/pipegen/pipegen/pkg/diff"
 	"github.com/pipegen/pipegen/pkg/failure"
+	"github.com/pipegen/pipegen/pkg/glob"
 )
 
 // Selection says which images are wanted; what its parts select adds up.
@@ -21,6 +20,7 @@ type Selection struct {
 	Missing bool     // the registry lacks this content
 	Stale   bool     // a base moved since the image was built
 	Names   []string // of images, or of project directories
+	Alone   bool     // without what is built on these
 }
 
 // words of --select.
@@ -157,14 +157,15 @@ func chooseChanged(cs []*candidate, in *Input) error {
 		return nil
 	}
 	root := in.Config.Pipegen
+	ignore, rebuildAll := glob.New(root.Ignore), glob.New(root.RebuildAll)
 	var changes []diff.Change
 	var everything []Reason
 	for _, ch := range in.Changes {
-		if matchAny(root.Ignore, ch.Path) {
+		if ignore.Match(ch.Path) {
 			continue // whatever else would match it
 		}
 		changes = append(changes, ch)
-		if matchAny(root.RebuildAll, ch.Path) {
+		if rebuildAll.Match(ch.Path) {
 			everything = append(everything, Reason{RebuildAll, ch.Path})
 		}
 	}
@@ -181,10 +182,8 @@ func chooseChanged(cs []*candidate, in *Input) error {
 		for _, ch := range byDir[c.project.Dir] {
 			reasons = append(reasons, Reason{Changed, ch.Path})
 		}
-		for _, ch := range changes {
-			if len(c.project.Config.Watch) > 0 && matchAny(c.project.Config.Watch, ch.Path) {
-				reasons = append(reasons, Reason{Watched, ch.Path})
-			}
+		for i := range glob.Find(glob.New(c.project.Config.Watch), changes, changedPath) {
+			reasons = append(reasons, Reason{Watched, changes[i].Path})
 		}
 		c.reasons = append(c.reasons, bounded(append(reasons, everything...))...)
 	}
@@ -203,17 +202,7 @@ func bounded(reasons []Reason) []Reason {
 	return out
 }
 
-// matchAny matches a path as doublestar does, with the same meaning for every
-// list of globs: relative to the root of the repository, ** for any number of
-// directories. Globs were checked when the configuration was read.
-func matchAny(globs []string, p string) bool {
-	for _, g := range globs {
-		if ok, err := doublestar.Match(g, p); err == nil && ok {
-			return true
-		}
-	}
-	return false
-}
+func changedPath(ch *diff.Change) string { return ch.Path }
 
 // whyNot says why an image was left out.
 func (s Selection) whyNot(c *candidate, in *Input) string {
