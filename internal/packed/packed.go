@@ -69,12 +69,27 @@ func (e *encoder) value(v reflect.Value) {
 			e.value(all[key])
 		}
 	case reflect.Struct:
-		for i := range v.NumField() {
-			e.value(v.Field(i))
-		}
+		e.structure(v)
 	default:
 		panic(unknown(v.Type()))
 	}
+}
+
+// structure writes how many fields are skipped, as most are zero, and the next
+// one, until there are no more.
+func (e *encoder) structure(v reflect.Value) {
+	skipped := uint64(0)
+	for i := range v.NumField() { //nolint:modernize // Fields describes each field anew
+		f := v.Field(i)
+		if f.IsZero() {
+			skipped++
+			continue
+		}
+		e.number(skipped)
+		skipped = 0
+		e.value(f)
+	}
+	e.number(skipped)
 }
 
 func (e *encoder) number(n uint64) { e.b = binary.AppendUvarint(e.b, n) }
@@ -102,7 +117,9 @@ var errMalformed = errors.New("not a packed value of this type")
 // same type. Texts in it share the memory of data. Anything else is an error.
 func Decode(data string, v any) error {
 	d := decoder{data: data}
-	d.value(reflect.ValueOf(v).Elem())
+	target := reflect.ValueOf(v).Elem()
+	target.SetZero()
+	d.value(target)
 	if d.failed || d.data != "" {
 		return errMalformed
 	}
@@ -114,6 +131,7 @@ type decoder struct {
 	failed bool
 }
 
+// value fills in v, which is zero.
 func (d *decoder) value(v reflect.Value) {
 	if d.failed {
 		return
@@ -127,7 +145,6 @@ func (d *decoder) value(v reflect.Value) {
 		v.SetString(d.text())
 	case reflect.Pointer:
 		if d.number(1) == 0 {
-			v.SetZero()
 			return
 		}
 		below := reflect.New(v.Type().Elem())
@@ -138,18 +155,22 @@ func (d *decoder) value(v reflect.Value) {
 	case reflect.Map:
 		d.mapping(v)
 	case reflect.Struct:
-		for i := range v.NumField() {
+		n := v.NumField()
+		for i := d.skip(n); i < n; i += d.skip(n - i) {
 			d.value(v.Field(i))
+			i++
 		}
 	default:
 		panic(unknown(v.Type()))
 	}
 }
 
+// skip reads how many of the fields that are left are skipped.
+func (d *decoder) skip(left int) int { return int(d.number(uint64(left))) } //nolint:gosec // at most left
+
 func (d *decoder) list(v reflect.Value) {
 	n := d.length()
 	if n < 0 {
-		v.SetZero()
 		return
 	}
 	all := reflect.MakeSlice(v.Type(), n, n)
@@ -162,7 +183,6 @@ func (d *decoder) list(v reflect.Value) {
 func (d *decoder) mapping(v reflect.Value) {
 	n := d.length()
 	if n < 0 {
-		v.SetZero()
 		return
 	}
 	t := v.Type()

@@ -37,7 +37,10 @@ func encode(identity [sha256.Size]byte, entries []entry) []byte {
 	for _, e := range entries {
 		size += recordSize + len(e.value)
 	}
-	b := make([]byte, headerSize, size)
+	b := make([]byte, 0, size)
+	b = append(b, magic...)
+	b = append(b, identity[:]...)
+	b = append(b, make([]byte, headerSize-len(b))...)
 	at := uint32(0)
 	for _, e := range entries {
 		b = append(b, e.key[:]...)
@@ -49,10 +52,9 @@ func encode(identity [sha256.Size]byte, entries []entry) []byte {
 	for _, e := range entries {
 		b = append(b, e.value...)
 	}
-	h := append(b[:0], magic...)
-	h = append(h, identity[:]...)
-	h = binary.LittleEndian.AppendUint32(h, crc32.Checksum(b[headerSize:], castagnoli))
-	binary.LittleEndian.AppendUint32(h, uint32(len(entries))) //nolint:gosec // at most maxSize
+	numbers := b[headerSize-8:]
+	binary.LittleEndian.PutUint32(numbers, crc32.Checksum(b[headerSize:], castagnoli))
+	binary.LittleEndian.PutUint32(numbers[4:], uint32(len(entries))) //nolint:gosec // at most maxSize
 	return b
 }
 

@@ -37,9 +37,9 @@ type Base struct {
 //     with the local default branch. On that branch itself it is the head if
 //     there are uncommitted changes, else the head's first parent.
 //
-// What a shallow clone lacks is fetched where git and a remote are there;
-// nothing is fetched otherwise. Outside CI uncommitted changes count if head is
-// what is checked out.
+// What a shallow clone lacks is fetched from the remote, by git where it is
+// installed, within a few minutes and some thousand commits. Outside CI
+// uncommitted changes count if head is what is checked out.
 func (r *Repo) Base(ctx context.Context, ci CI, flag string, head Commit) (Base, error) {
 	here := false
 	if ci.System == "" {
@@ -59,10 +59,27 @@ func (r *Repo) Base(ctx context.Context, ci CI, flag string, head Commit) (Base,
 	default:
 		base, err = r.local(ctx, head, here)
 	}
+	if err == nil && base.Usable {
+		base, err = r.comparable(ctx, base)
+	}
 	if err != nil {
 		return Base{}, err
 	}
 	base.WorkTree = here
+	return base, nil
+}
+
+// comparable sees to it that the files of a base can be listed.
+func (r *Repo) comparable(ctx context.Context, base Base) (Base, error) {
+	c, err := r.backend.commit(ctx, base.Commit)
+	if err != nil {
+		return Base{}, err
+	}
+	limited, cancel := timeLimit(ctx, r.fetchTime)
+	defer cancel()
+	if err := because(limited, r.backend.ready(limited, c)); err != nil {
+		return unusable(base.How, "the files of %s are not in this clone%s: %v", short(c.Hash), r.shallowNote(), err), ctx.Err()
+	}
 	return base, nil
 }
 
@@ -76,8 +93,14 @@ func unusable(how, format string, args ...any) Base {
 func (r *Repo) asked(ctx context.Context, rev string) (Base, error) {
 	c, err := r.Commit(ctx, rev)
 	if errors.Is(err, ErrMissing) && isHash(rev) {
-		if fetchErr := r.fetch(ctx, rev); fetchErr == nil {
+		limited, cancel := timeLimit(ctx, r.fetchTime)
+		defer cancel()
+		if fetchErr := r.fetch(limited, rev); fetchErr == nil {
 			c, err = r.Commit(ctx, rev)
+		} else if ctx.Err() != nil {
+			return Base{}, ctx.Err()
+		} else {
+			err = fmt.Errorf("%w, and fetching it failed: %w", err, fetchErr)
 		}
 	}
 	if errors.Is(err, ErrMissing) || errors.Is(err, failure.ErrInput) {
@@ -124,7 +147,7 @@ func (ci CI) noBase() string {
 // connect makes a base of a commit that has to be an ancestor of head; with
 // forked, their best common ancestor is taken instead if it is not.
 func (r *Repo) connect(ctx context.Context, from, base string, head Commit, forked bool) (Base, error) {
-	limited, cancel := context.WithTimeout(ctx, fetchTime)
+	limited, cancel := timeLimit(ctx, r.fetchTime)
 	defer cancel()
 	if _, err := r.backend.commit(ctx, base); errors.Is(err, ErrMissing) {
 		if !r.Shallow() && !forked {
@@ -229,7 +252,9 @@ func (r *Repo) onDefault(ctx context.Context, head Commit, here bool, note strin
 		return unusable(how, "%s is the first commit", short(head.Hash)), nil
 	}
 	if _, err := r.backend.commit(ctx, head.Parents[0]); errors.Is(err, ErrMissing) {
-		if err := r.fetch(ctx, head.Parents[0]); err != nil {
+		limited, cancel := timeLimit(ctx, r.fetchTime)
+		defer cancel()
+		if err := r.fetch(limited, head.Parents[0]); err != nil {
 			return unusable(how, "%s is not in this clone%s: %v", short(head.Parents[0]), r.shallowNote(), err), ctx.Err()
 		}
 	} else if err != nil {

@@ -72,21 +72,36 @@ func Attribute(changes []Change, dirs []string) (byDir map[string][]Change, rest
 		known[d] = true
 	}
 	byDir = map[string][]Change{}
-next:
+	// Changes of one directory come one after the other.
+	last, owner := "/", ""
 	for _, c := range changes {
-		for at := c.Path; at != ""; at = at[:max(strings.LastIndexByte(at, '/'), 0)] {
-			if known[at] {
-				byDir[at] = append(byDir[at], c)
-				continue next
-			}
+		dir := parent(c.Path)
+		if dir != last {
+			last, owner = dir, holder(known, dir)
 		}
-		if known["."] {
-			byDir["."] = append(byDir["."], c)
-		} else {
+		switch {
+		case known[c.Path]:
+			byDir[c.Path] = append(byDir[c.Path], c)
+		case owner != "":
+			byDir[owner] = append(byDir[owner], c)
+		default:
 			rest = append(rest, c)
 		}
 	}
 	return byDir, rest
+}
+
+// holder is the deepest of the known directories that holds dir, or is it.
+func holder(known map[string]bool, dir string) string {
+	for ; dir != ""; dir = parent(dir) {
+		if known[dir] {
+			return dir
+		}
+	}
+	if known["."] {
+		return "."
+	}
+	return ""
 }
 
 func sortChanges(changes []Change) {

@@ -51,7 +51,7 @@ func DetectCI(getenv func(string) string, readFile func(string) ([]byte, error))
 		return detectGitLab(getenv)
 	case getenv("GITHUB_ACTIONS") == "true":
 		return detectGitHub(getenv, readFile)
-	case getenv("ATC_EXTERNAL_URL") != "":
+	case getenv("ATC_EXTERNAL_URL") != "", getenv("PIPEGEN_CI") == "concourse": // tasks see nothing but what they are given
 		return CI{System: "concourse", Event: EventPush, Pipeline: getenv("BUILD_ID")}, nil
 	case trusted(getenv("CI")):
 		return CI{System: "other", Event: EventPush}, nil

@@ -77,6 +77,7 @@ func TestDetectCI(t *testing.T) {
 			CI{System: "github", Event: "manual", Head: "h", DefaultBranch: "main", Pipeline: "77"}},
 
 		{"concourse", "ATC_EXTERNAL_URL=https://ci.example.org BUILD_ID=77", "", CI{System: "concourse", Event: "push", Pipeline: "77"}},
+		{"concourse task", "PIPEGEN_CI=concourse", "", CI{System: "concourse", Event: "push"}},
 		{"another", "CI=true", "", CI{System: "other", Event: "push"}},
 		{"said not to be one", "CI=false", "", CI{Event: "local"}},
 	} {

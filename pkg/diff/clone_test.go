@@ -1,15 +1,15 @@
 package diff
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/pipegen/pipegen/internal/gittest"
 )
 
 func TestMain(m *testing.M) {
@@ -100,26 +100,7 @@ func (c *clone) cloned(args ...string) *clone {
 // copied is the same repository at another place.
 func (c *clone) copied(t *testing.T) *clone {
 	t.Helper()
-	into := &clone{t, t.TempDir()}
-	// os.CopyFS refuses names that are no UTF-8.
-	err := filepath.WalkDir(c.dir, func(name string, d fs.DirEntry, err error) error {
-		target := into.dir + strings.TrimPrefix(name, c.dir)
-		switch {
-		case err != nil || name == c.dir:
-			return err
-		case d.IsDir():
-			return os.Mkdir(target, 0o750)
-		case d.Type() == fs.ModeSymlink:
-			text, err := os.Readlink(name)
-			return errors.Join(err, os.Symlink(text, target))
-		}
-		data, err := os.ReadFile(name)
-		return errors.Join(err, os.WriteFile(target, data, 0o600))
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return into
+	return &clone{t, gittest.At(t, c.dir).Copy(t).Dir}
 }
 
 // backends are the git programs to open a repository with.
@@ -128,7 +109,7 @@ func backends(t *testing.T) map[string]string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return map[string]string{"git": program, "go-git": ""}
+	return map[string]string{"git": program, "no git": ""}
 }
 
 // both runs a test on each backend.

@@ -129,6 +129,12 @@ func (l layout) shallow() (map[string]bool, error) {
 	return cut, nil
 }
 
+// isShallow says whether the clone lacks history.
+func (l layout) isShallow() bool {
+	info, err := os.Stat(filepath.Join(l.commonDir, "shallow"))
+	return err == nil && info.Size() > 0
+}
+
 // withoutUser drops credentials from a URL; git@host:path has none.
 func withoutUser(raw string) string {
 	scheme, rest, ok := strings.Cut(raw, "://")

@@ -41,7 +41,7 @@ func (r *Repo) Entries(ctx context.Context, rev string) ([]Entry, error) {
 		}
 		return entries, nil
 	}
-	files, err := r.backend.work(ctx)
+	files, err := r.work(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -65,9 +65,9 @@ func (r *Repo) Entries(ctx context.Context, rev string) ([]Entry, error) {
 	return entries, nil
 }
 
-// onDisk gives files as git would record them now, without those that are not
-// there. The order is kept.
-func (r *Repo) onDisk(ctx context.Context, files []workFile) ([]Entry, error) {
+// readFiles gives files as git would record them now, without those that are
+// not there. The order is kept.
+func (r *Repo) readFiles(ctx context.Context, files []workFile) ([]Entry, error) {
 	if len(files) == 0 {
 		return nil, nil
 	}

@@ -220,3 +220,19 @@ func TestDirty(t *testing.T) {
 		})
 	}
 }
+
+// Names are bytes, and beyond a symbolic link there is nothing, as for git.
+func TestContentsOfOddPaths(t *testing.T) {
+	c := newRepo(t)
+	c.link("d", "alias")
+	c.link("/etc", "out")
+	c.commit("d/f", "1", "\xff\xfe/f", "2", "new\nline/f", "3")
+	both(t, c.dir, func(t *testing.T, r *Repo) {
+		for _, rev := range []string{"HEAD", ""} {
+			got, err := r.Contents(t.Context(), rev, []string{"\xff\xfe/f", "new\nline/f", "alias/f", "alias/nope", "out/hostname", "../x", "/etc/hostname", "d//f", ""})
+			if err != nil || len(got) != 2 || string(got["\xff\xfe/f"]) != "2" || string(got["new\nline/f"]) != "3" {
+				t.Errorf("%q: got %q, %v", rev, got, err)
+			}
+		}
+	})
+}

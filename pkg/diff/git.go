@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,10 +19,13 @@ import (
 	"github.com/pipegen/pipegen/pkg/quote"
 )
 
-// gitProgram is the backend that runs git: the fastest, and at home in
-// shallow and partial clones.
+// gitProgram is the backend that has git. What the clone holds it reads itself:
+// starting git takes longer than most reading. Git is asked for what is not
+// there, since it can fetch that in a partial clone, for what is written in a
+// form that is not known here, and for all that has to do with the work tree.
 type gitProgram struct {
 	layout
+	own     *wholeReader // nil where only git can read the repository
 	program string
 	leading []string // arguments before the command
 	env     []string
@@ -36,14 +40,23 @@ type gitProgram struct {
 
 func openGit(ctx context.Context, l layout, program string) (*gitProgram, error) {
 	g := &gitProgram{layout: l, program: program, env: gitEnv(os.Environ()), leading: []string{"-C", l.root}}
-	if trusted(os.Getenv("CI")) {
+	named := trusted(os.Getenv("CI"))
+	if named {
 		// The checkout of a CI job often belongs to another user than the job
 		// runs as. Naming the directory tells git that it was not stumbled upon.
 		g.leading = append(g.leading, "--git-dir="+l.gitDir, "--work-tree="+l.root)
 	}
 	g.local = &catFile{start: func() *exec.Cmd { return g.catFile("GIT_NO_LAZY_FETCH=1") }, explain: g.explain}
 	g.lazy = &catFile{start: func() *exec.Cmd { return g.catFile("GIT_NO_LAZY_FETCH=0") }, explain: g.explain}
-	// The process that all reading goes through tells whether git takes this repository.
+	if settings := map[string][]string{}; readConfigFile(filepath.Join(l.commonDir, "config"), settings) == nil && readable(settings) == nil {
+		g.own = &wholeReader{newReader(l), g.backfill, fetchTime}
+		if named || owned(l) {
+			return g, nil
+		}
+	}
+	// The repository may be somebody else's: what git says to a question tells
+	// whether it may be read. (Reading objects and refs runs no program, whatever
+	// is configured; the rest is left to git.)
 	if _, _, err := g.local.get(ctx, "HEAD^{commit}"); err != nil && !errors.Is(err, ErrMissing) {
 		return nil, errors.Join(err, g.close())
 	}
@@ -56,9 +69,27 @@ func openGit(ctx context.Context, l layout, program string) (*gitProgram, error)
 // could make git run programs.
 func trusted(ci string) bool { return strings.EqualFold(ci, "true") || ci == "1" }
 
-func (g *gitProgram) close() error { return errors.Join(g.local.close(), g.lazy.close()) }
+func (g *gitProgram) close() error {
+	err := errors.Join(g.local.close(), g.lazy.close())
+	if g.own != nil {
+		err = errors.Join(err, g.own.objects.close())
+	}
+	return err
+}
+
+// settled says whether what was read here stands. If not, git has to be asked:
+// the clone does not hold it, or it could not be read. That an object is damaged
+// stands; git does not look as closely.
+func (g *gitProgram) settled(ctx context.Context, err error) bool {
+	return err == nil || errors.Is(err, errDamaged) || errors.Is(err, errLeftOut) || ctx.Err() != nil
+}
 
 func (g *gitProgram) commit(ctx context.Context, rev string) (Commit, error) {
+	if g.own != nil {
+		if c, err := g.plain(ctx, rev); g.settled(ctx, err) {
+			return c, err
+		}
+	}
 	id, data, err := g.local.get(ctx, rev+"^{commit}")
 	if errors.Is(err, ErrMissing) {
 		// Of a hash that is too short git says so only without the suffix.
@@ -74,6 +105,15 @@ func (g *gitProgram) commit(ctx context.Context, rev string) (Commit, error) {
 }
 
 func (g *gitProgram) object(ctx context.Context, id string) ([]byte, error) {
+	if g.own != nil {
+		if data, err := g.own.object(ctx, id); g.settled(ctx, err) {
+			return data, err
+		}
+	}
+	return g.ask(ctx, id)
+}
+
+func (g *gitProgram) ask(ctx context.Context, id string) ([]byte, error) {
 	_, data, err := g.local.get(ctx, id)
 	if errors.Is(err, ErrMissing) && g.partial(ctx) {
 		_, data, err = g.lazy.get(ctx, id)
@@ -82,10 +122,26 @@ func (g *gitProgram) object(ctx context.Context, id string) ([]byte, error) {
 }
 
 func (g *gitProgram) readAll(ctx context.Context, ids []string) ([][]byte, error) {
-	all, err := g.local.getAll(ctx, ids)
-	for i := 0; err == nil && i < len(all); i++ {
+	all := make([][]byte, len(ids))
+	if g.own != nil {
+		read, err := g.own.readAll(ctx, ids)
+		if err == nil {
+			all = read
+		} else if g.settled(ctx, err) {
+			return nil, err
+		}
+	}
+	var left []int
+	var names []string
+	for i, id := range ids {
 		if all[i] == nil {
-			all[i], err = g.object(ctx, ids[i]) // which fetches it, or says what is wrong
+			left, names = append(left, i), append(names, id)
+		}
+	}
+	asked, err := g.local.getAll(ctx, names)
+	for i := 0; err == nil && i < len(asked); i++ {
+		if all[left[i]] = asked[i]; asked[i] == nil {
+			all[left[i]], err = g.ask(ctx, names[i]) // which fetches it, or says what is wrong
 		}
 	}
 	return all, err
@@ -97,15 +153,15 @@ func (g *gitProgram) partial(ctx context.Context) bool {
 	if err != nil {
 		return false
 	}
-	for key := range config {
-		if key == "extensions.partialclone" || strings.HasPrefix(key, "remote.") && strings.HasSuffix(key, ".promisor") {
-			return true
-		}
-	}
-	return false
+	return isPartial(config)
 }
 
 func (g *gitProgram) changes(ctx context.Context, base, head string) ([]Change, error) {
+	if g.own != nil {
+		if changes, err := g.own.changes(ctx, base, head); g.settled(ctx, err) {
+			return changes, err
+		}
+	}
 	if base == "" {
 		base = emptyTree
 		if len(head) == len(emptyTree256) {
@@ -130,6 +186,11 @@ func (g *gitProgram) changes(ctx context.Context, base, head string) ([]Change, 
 }
 
 func (g *gitProgram) entries(ctx context.Context, tree string) ([]Entry, error) {
+	if g.own != nil {
+		if entries, err := g.own.entries(ctx, tree); g.settled(ctx, err) {
+			return entries, err
+		}
+	}
 	out, err := g.run(ctx, nil, "ls-tree", "-r", "-z", "--full-tree", tree, "--")
 	if err != nil {
 		return nil, err
@@ -245,6 +306,11 @@ func (g *gitProgram) hashBytes(ctx context.Context, data []byte) (string, error)
 }
 
 func (g *gitProgram) relation(ctx context.Context, base, head string) (relation, error) {
+	if g.own != nil && !g.own.grafted() {
+		if rel, err := g.own.relation(ctx, base, head); g.settled(ctx, err) {
+			return rel, err
+		}
+	}
 	out, err := g.run(ctx, nil, "merge-base", "--all", base, head)
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && exit.ExitCode() == 1 && len(out) == 0 {
 		err = nil // no common ancestor

@@ -24,10 +24,13 @@ var inherited = []string{
 }
 
 func gitEnv(environ []string) []string {
-	env := slices.DeleteFunc(slices.Clone(environ), func(e string) bool {
-		name, _, _ := strings.Cut(e, "=")
-		return slices.Contains(inherited, name)
-	})
+	// Whatever git fetches ends when nothing comes for half a minute.
+	env := []string{"GIT_HTTP_LOW_SPEED_LIMIT=1", "GIT_HTTP_LOW_SPEED_TIME=30"}
+	for _, e := range environ {
+		if name, _, _ := strings.Cut(e, "="); !slices.Contains(inherited, name) {
+			env = append(env, e)
+		}
+	}
 	return append(env, "LC_ALL=C", "GIT_OPTIONAL_LOCKS=0", "GIT_TERMINAL_PROMPT=0", "GCM_INTERACTIVE=never", "GIT_NO_REPLACE_OBJECTS=1")
 }
 
@@ -52,7 +55,27 @@ func (g *gitProgram) catFile(env string) *exec.Cmd {
 // run gives what git prints. Its exit code can be asked of the error with
 // errors.As and *exec.ExitError.
 func (g *gitProgram) run(ctx context.Context, stdin []byte, args ...string) ([]byte, error) {
+	return g.finish(ctx, g.command(ctx, args...), stdin, args)
+}
+
+// runRemote is run for commands that talk to the remote: nothing that they
+// started outlives ctx.
+func (g *gitProgram) runRemote(ctx context.Context, stdin []byte, args ...string) ([]byte, error) {
+	config, err := g.config(ctx)
+	if err != nil {
+		return nil, err
+	}
+	_, err = addressOf(config, g.root, os.Getenv)
 	cmd := g.command(ctx, args...)
+	end := together(cmd, err != nil) // ssh may ask for a passphrase
+	out, err := g.finish(ctx, cmd, stdin, args)
+	if ctx.Err() != nil {
+		end()
+	}
+	return out, err
+}
+
+func (g *gitProgram) finish(ctx context.Context, cmd *exec.Cmd, stdin []byte, args []string) ([]byte, error) {
 	var complaint excerpt
 	cmd.Stdin, cmd.Stderr = bytes.NewReader(stdin), &complaint
 	out, err := cmd.Output()

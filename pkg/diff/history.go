@@ -1,8 +1,10 @@
 package diff
 
 import (
+	"cmp"
 	"container/heap"
 	"context"
+	"fmt"
 	"slices"
 )
 
@@ -17,6 +19,54 @@ type relation struct {
 	headCut, baseCut []string
 }
 
+// ancestry reads how commits hang together.
+type ancestry struct {
+	objects *objects
+	graph   *commitGraph // or nil
+}
+
+func (a *ancestry) close() error { return a.graph.close() }
+
+func (a *ancestry) links(ctx context.Context, id oid) (links, error) {
+	if err := ctx.Err(); err != nil {
+		return links{}, err
+	}
+	found, ok, err := a.graph.links(id)
+	if ok {
+		return found, nil
+	}
+	if err != nil {
+		a.graph = nil // what is damaged is not asked again
+	}
+	k, data, err := a.objects.read(ctx, id)
+	if err == nil && k != kindCommit {
+		err = damaged("%s is a %s, not a commit", id, k)
+	}
+	if err != nil {
+		return links{}, err
+	}
+	return parseLinks(id, data)
+}
+
+// parseLinks reads of a commit object what a walk needs.
+func parseLinks(id oid, data []byte) (links, error) {
+	var l links
+	for key, value := range headers(data) {
+		switch string(key) {
+		case "parent":
+			parent, ok := parseID(value)
+			if !ok {
+				return l, fmt.Errorf("commit %s is malformed", short(id.String()))
+			}
+			l.parents = append(l.parents, parent)
+		case "committer":
+			l.time, _ = secondsOf(value)
+			return l, nil
+		}
+	}
+	return l, nil
+}
+
 // Marks of a commit in a walk over history.
 const (
 	fromBase = 1 << iota
@@ -26,55 +76,83 @@ const (
 )
 
 type walked struct {
-	Commit
-	marks int
-	order int // of the first visit, to break ties of time
+	links
+	id     oid
+	marks  int
+	order  int // of the first visit, to break ties of time
+	queued int // how often it is in the queue
 }
 
-// relate walks back from both commits at once, the younger first, until only
-// ancestors of common ancestors are left; git's paint_down_to_common. cut are
-// the commits whose parents are not in the clone.
-func relate(ctx context.Context, read func(context.Context, string) (Commit, error), cut map[string]bool, base, head string) (relation, error) {
-	seen := map[string]*walked{}
+// reading gives of a commit what a walk over history needs.
+type reading func(context.Context, oid) (links, error)
+
+// paint walks back from commits, the younger first, until only ancestors of
+// common ancestors of base and any of the heads are left; git's
+// paint_down_to_common. cut are the commits whose parents are not in the clone.
+func paint(ctx context.Context, read reading, cut map[oid]bool, base oid, heads ...oid) (map[oid]*walked, error) {
+	seen := map[oid]*walked{}
 	var queue byTime
-	visit := func(id string, marks int) error {
+	fresh := 0 // in the queue and not stale
+	visit := func(id oid, marks int) error {
 		w := seen[id]
 		if w == nil {
-			c, err := read(ctx, id)
+			l, err := read(ctx, id)
 			if err != nil {
 				return err
 			}
-			w = &walked{Commit: c, order: len(seen)}
+			w = &walked{links: l, id: id, order: len(seen)}
 			seen[id] = w
 		}
 		if w.marks&marks == marks {
 			return nil
 		}
+		if w.marks&stale == 0 && marks&stale != 0 {
+			fresh -= w.queued
+		}
 		w.marks |= marks
+		w.queued++
+		if w.marks&stale == 0 {
+			fresh++
+		}
 		heap.Push(&queue, w)
 		return nil
 	}
 	if err := visit(base, fromBase); err != nil {
-		return relation{}, err
+		return nil, err
 	}
-	if err := visit(head, fromHead); err != nil {
-		return relation{}, err
+	for _, head := range heads {
+		if err := visit(head, fromHead); err != nil {
+			return nil, err
+		}
 	}
-	for slices.ContainsFunc(queue, func(w *walked) bool { return w.marks&stale == 0 }) {
+	for fresh > 0 {
 		w := heap.Pop(&queue).(*walked)
+		w.queued--
+		if w.marks&stale == 0 {
+			fresh--
+		}
 		pass := w.marks & (fromBase | fromHead | stale)
 		if pass == fromBase|fromHead {
 			w.marks |= common
 			pass |= stale
 		}
-		if cut[w.Hash] {
+		if cut[w.id] {
 			continue
 		}
-		for _, p := range w.Parents {
+		for _, p := range w.parents {
 			if err := visit(p, pass); err != nil {
-				return relation{}, err
+				return nil, err
 			}
 		}
+	}
+	return seen, nil
+}
+
+// relate finds how two commits hang together.
+func relate(ctx context.Context, read reading, cut map[oid]bool, base, head oid) (relation, error) {
+	seen, err := paint(ctx, read, cut, base, head)
+	if err != nil {
+		return relation{}, err
 	}
 	var rel relation
 	var found []*walked
@@ -82,61 +160,51 @@ func relate(ctx context.Context, read func(context.Context, string) (Commit, err
 		if w.marks&common != 0 && w.marks&stale == 0 {
 			found = append(found, w)
 		}
-		if !cut[w.Hash] || len(w.Parents) == 0 {
+		if !cut[w.id] || len(w.parents) == 0 {
 			continue
 		}
 		switch w.marks {
 		case fromBase:
-			rel.baseCut = append(rel.baseCut, w.Hash)
+			rel.baseCut = append(rel.baseCut, w.id.String())
 		case fromHead:
-			rel.headCut = append(rel.headCut, w.Hash)
+			rel.headCut = append(rel.headCut, w.id.String())
 		}
 	}
 	slices.SortFunc(found, func(a, b *walked) int {
-		if c := b.Committed.Compare(a.Committed); c != 0 {
-			return c
-		}
-		return a.order - b.order
+		return cmp.Or(cmp.Compare(b.time, a.time), a.order-b.order)
 	})
 	for _, w := range found {
-		rel.ancestor = rel.ancestor || w.Hash == base
+		rel.ancestor = rel.ancestor || w.id == base
 	}
-	best, err := independent(ctx, read, cut, found)
-	if err == nil && len(best) > 0 {
-		rel.mergeBase = best[0].Hash
+	best, err := best(ctx, read, cut, found)
+	if best != nil {
+		rel.mergeBase = best.id.String()
 	}
 	return rel, err
 }
 
-// independent drops common ancestors that others lead to: clocks that go wrong
-// can leave such.
-func independent(ctx context.Context, read func(context.Context, string) (Commit, error), cut map[string]bool, found []*walked) ([]*walked, error) {
-	if len(found) < 2 {
-		return found, nil
-	}
-	reached := map[string]bool{}
-	var open []string
-	for _, w := range found {
-		if !cut[w.Hash] {
-			open = append(open, w.Parents...)
+// best gives the first of these common ancestors that none of the others leads
+// to: clocks that go wrong can leave such.
+func best(ctx context.Context, read reading, cut map[oid]bool, found []*walked) (*walked, error) {
+	for i, w := range found {
+		var others []oid
+		for j, other := range found {
+			if j != i {
+				others = append(others, other.id)
+			}
 		}
-	}
-	for len(open) > 0 {
-		id := open[len(open)-1]
-		open = open[:len(open)-1]
-		if reached[id] {
-			continue
+		if len(others) == 0 {
+			return w, nil
 		}
-		reached[id] = true
-		c, err := read(ctx, id)
+		seen, err := paint(ctx, read, cut, w.id, others...)
 		if err != nil {
 			return nil, err
 		}
-		if !cut[id] {
-			open = append(open, c.Parents...)
+		if seen[w.id].marks&fromHead == 0 {
+			return w, nil
 		}
 	}
-	return slices.DeleteFunc(found, func(w *walked) bool { return reached[w.Hash] }), nil
+	return nil, nil
 }
 
 // byTime is a heap with the youngest commit first.
@@ -144,8 +212,8 @@ type byTime []*walked
 
 func (q byTime) Len() int { return len(q) }
 func (q byTime) Less(i, j int) bool {
-	if c := q[i].Committed.Compare(q[j].Committed); c != 0 {
-		return c > 0
+	if q[i].time != q[j].time {
+		return q[i].time > q[j].time
 	}
 	return q[i].order < q[j].order
 }

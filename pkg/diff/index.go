@@ -146,7 +146,7 @@ func (w *walk) child(path string, c fs.DirEntry, patterns []pattern, ignored boo
 	case f != nil && f.Mode == octal(modeGitlink):
 		return w.submodule(f, c)
 	case f != nil && !c.IsDir():
-		return w.tracked(f, c)
+		return w.tracked(f)
 	case c.IsDir():
 		ignored = ignored || isIgnored(patterns, path, true)
 		if !w.dirs[path] {
@@ -170,9 +170,8 @@ func (w *walk) child(path string, c fs.DirEntry, patterns []pattern, ignored boo
 }
 
 // tracked looks at a file that the index has and that is no directory.
-func (w *walk) tracked(f *workFile, c fs.DirEntry) error {
-	full := filepath.Join(w.store.root, filepath.FromSlash(f.Path))
-	info, err := c.Info()
+func (w *walk) tracked(f *workFile) error {
+	state, err := stateOf(filepath.Join(w.store.root, filepath.FromSlash(f.Path)))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -181,20 +180,20 @@ func (w *walk) tracked(f *workFile, c fs.DirEntry) error {
 	}
 	e := w.entries[f.Path]
 	f.gone, f.sparse = false, false
-	mode := e.Mode
+	mode, now := e.Mode, state.mode()
 	switch {
-	case info.Mode()&fs.ModeSymlink != 0:
+	case now&fs.ModeSymlink != 0:
 		mode = filemode.Symlink
-	case !info.Mode().IsRegular():
+	case !now.IsRegular():
 		f.gone = true
-	case e.Mode == filemode.Symlink, w.modes && info.Mode()&0o100 == 0:
+	case e.Mode == filemode.Symlink, w.modes && now&0o100 == 0:
 		mode = filemode.Regular
 	case w.modes:
 		mode = filemode.Executable
 	}
 	f.touched = f.touched || e.IntentToAdd || mode != e.Mode ||
 		// Written no earlier than the index, it may have changed since within the same tick.
-		!e.ModifiedAt.Before(w.written) || !sameStat(e, full)
+		!e.ModifiedAt.Before(w.written) || !state.isAs(e)
 	return nil
 }
 

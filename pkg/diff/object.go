@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"iter"
 	"slices"
 	"strconv"
 	"strings"
@@ -53,35 +54,60 @@ func octal(mode uint32) string {
 	return "160000"
 }
 
-// parseTree reads a tree object: "MODE name" NUL id, again and again, where
-// an id has idLen bytes. Modes are made canonical as git does when it compares.
+// parseTree reads a tree object, where an id has idLen bytes.
 func parseTree(data []byte, idLen int) ([]treeEntry, error) {
 	entries := make([]treeEntry, 0, len(data)/(idLen+16))
-	// One conversion for all: names and ids are parts of these two strings.
+	// One conversion for all: the names are parts of this string.
 	text := string(data)
-	for at := 0; at < len(text); {
-		space := strings.IndexByte(text[at:], ' ')
-		if space <= 0 || space > 7 {
-			return nil, fmt.Errorf("malformed tree object: no mode at byte %d", at)
-		}
-		mode, err := strconv.ParseUint(text[at:at+space], 8, 32)
+	for at := 0; at < len(data); {
+		e, err := parseTreeEntry(data, at, idLen)
 		if err != nil {
-			return nil, fmt.Errorf("malformed tree object: mode %q", text[at:at+space])
+			return nil, err
 		}
-		at += space + 1
-		end := strings.IndexByte(text[at:], 0)
-		if end < 0 || len(text)-at-end-1 < idLen {
-			return nil, fmt.Errorf("malformed tree object: truncated at byte %d", at)
-		}
-		name := text[at : at+end]
-		if name == "" || name == "." || name == ".." || strings.IndexByte(name, '/') >= 0 {
-			return nil, fmt.Errorf("malformed tree object: name %q", name)
-		}
-		at += end + 1
-		entries = append(entries, treeEntry{name: name, mode: canonical(uint32(mode)), id: hex.EncodeToString(data[at : at+idLen])})
-		at += idLen
+		entries = append(entries, treeEntry{name: text[e.name : e.id-1], mode: e.mode, id: hex.EncodeToString(data[e.id:e.end])})
+		at = e.end
 	}
 	return entries, nil
+}
+
+// rawEntry says where the parts of an entry are in a tree object: it begins
+// with its mode, its name ends at the NUL before its id.
+type rawEntry struct {
+	at, name, id, end int
+	mode              uint32
+}
+
+// parseTreeEntry reads one entry: "MODE name" NUL id. Modes are made canonical
+// as git does when it compares. A name that no directory can hold is an error.
+func parseTreeEntry(tree []byte, at, idLen int) (rawEntry, error) {
+	e := rawEntry{at: at}
+	mode := uint32(0)
+	for e.name = at; ; e.name++ {
+		if e.name == len(tree) || e.name-at > 7 {
+			return e, fmt.Errorf("malformed tree object: no mode at byte %d", at)
+		}
+		c := tree[e.name]
+		if c == ' ' && e.name > at {
+			break
+		}
+		if c < '0' || c > '7' {
+			return e, fmt.Errorf("malformed tree object: no mode at byte %d", at)
+		}
+		mode = mode<<3 | uint32(c-'0')
+	}
+	e.mode = canonical(mode)
+	e.name++
+	length := bytes.IndexByte(tree[e.name:], 0)
+	e.id = e.name + length + 1
+	e.end = e.id + idLen
+	if length < 0 || e.end > len(tree) {
+		return e, fmt.Errorf("malformed tree object: truncated at byte %d", at)
+	}
+	name := tree[e.name : e.id-1]
+	if length == 0 || name[0] == '.' && (length == 1 || length == 2 && name[1] == '.') || bytes.IndexByte(name, '/') >= 0 {
+		return e, fmt.Errorf("malformed tree object: name %q", name)
+	}
+	return e, nil
 }
 
 // canonical is git's canon_mode: of a regular file's mode only the owner's
@@ -102,21 +128,15 @@ func canonical(mode uint32) uint32 {
 // parseCommit reads a commit object.
 func parseCommit(id string, data []byte) (Commit, error) {
 	c := Commit{Hash: id}
-	header, _, _ := bytes.Cut(data, []byte("\n\n"))
-	for line := range strings.SplitSeq(string(header), "\n") {
-		key, value, _ := strings.Cut(line, " ")
+	for key, value := range headers(data) {
 		switch {
-		case key == "tree" && c.Tree == "":
-			c.Tree = value
-		case key == "parent":
-			c.Parents = append(c.Parents, value)
-		case key == "committer" && c.Committed.IsZero():
-			// NAME <MAIL> SECONDS ZONE; the name may hold anything but > here.
-			fields := strings.Fields(value[strings.LastIndexByte(value, '>')+1:])
-			if len(fields) > 0 {
-				if seconds, err := strconv.ParseInt(fields[0], 10, 64); err == nil {
-					c.Committed = time.Unix(seconds, 0).UTC()
-				}
+		case string(key) == "tree" && c.Tree == "":
+			c.Tree = string(value)
+		case string(key) == "parent":
+			c.Parents = append(c.Parents, string(value))
+		case string(key) == "committer" && c.Committed.IsZero():
+			if seconds, ok := secondsOf(value); ok {
+				c.Committed = time.Unix(seconds, 0).UTC()
 			}
 		}
 	}
@@ -126,6 +146,30 @@ func parseCommit(id string, data []byte) (Commit, error) {
 		}
 	}
 	return c, nil
+}
+
+// headers gives the lines that a commit or a tag begins with, as key and value.
+func headers(data []byte) iter.Seq2[[]byte, []byte] {
+	return func(yield func(key, value []byte) bool) {
+		for len(data) > 0 {
+			line, rest, _ := bytes.Cut(data, []byte{'\n'})
+			if key, value, _ := bytes.Cut(line, []byte{' '}); len(line) == 0 || !yield(key, value) {
+				return
+			}
+			data = rest
+		}
+	}
+}
+
+// secondsOf reads the time of a committer: NAME <MAIL> SECONDS ZONE, where the
+// name may hold anything but > here.
+func secondsOf(committer []byte) (int64, bool) {
+	digits := bytes.TrimLeft(committer[bytes.LastIndexByte(committer, '>')+1:], " ")
+	if end := bytes.IndexByte(digits, ' '); end >= 0 {
+		digits = digits[:end]
+	}
+	seconds, err := strconv.ParseInt(string(digits), 10, 64)
+	return seconds, err == nil
 }
 
 // isHash says whether s is a full object id: 40 or 64 digits of lower-case hex.

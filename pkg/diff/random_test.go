@@ -2,126 +2,21 @@ package diff
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/pipegen/pipegen/internal/gittest"
 )
-
-// history is a random history, written by git fast-import.
-type history struct {
-	rand    *rand.Rand
-	commits int
-	trees   []map[string]string // of each commit, path to "MODE content"
-}
-
-// Parts of names, odd ones among them.
-var parts = []string{"a", "b", "c", "A", "a-b", "a.b", "a0", "x y", `q"`, "t\tt", "n\nn", "日本", "\xff\xfe", "-d", "'", `\`, "*", "build-config.yaml"}
-
-func (h *history) path() string {
-	p := parts[h.rand.IntN(len(parts))]
-	for h.rand.IntN(3) > 0 && strings.Count(p, "/") < 3 {
-		p += "/" + parts[h.rand.IntN(len(parts))]
-	}
-	return p
-}
-
-// put makes room for path as git would: a file of the name of one of its
-// directories goes, and what is below it.
-func put(tree map[string]string, path, content string) {
-	for other := range tree {
-		if strings.HasPrefix(other, path+"/") || strings.HasPrefix(path, other+"/") {
-			delete(tree, other)
-		}
-	}
-	tree[path] = content
-}
-
-func (h *history) mutate(tree map[string]string) {
-	paths := make([]string, 0, len(tree))
-	for p := range tree {
-		paths = append(paths, p)
-	}
-	slices.Sort(paths)
-	for range 1 + h.rand.IntN(4) {
-		some := h.path()
-		if len(paths) > 0 && h.rand.IntN(3) > 0 {
-			some = paths[h.rand.IntN(len(paths))]
-		}
-		content := fmt.Sprint(h.rand.IntN(50))
-		switch h.rand.IntN(10) {
-		case 0, 1:
-			delete(tree, some)
-		case 2: // rename
-			if was, ok := tree[some]; ok {
-				delete(tree, some)
-				put(tree, h.path(), was)
-			}
-		case 3:
-			put(tree, some, "100755 "+content)
-		case 4:
-			put(tree, some, "120000 "+h.path())
-		case 5:
-			put(tree, some, fmt.Sprintf("160000 %040x", 1+h.rand.IntN(9)))
-		case 6: // a whole directory
-			dir, _, _ := strings.Cut(some, "/")
-			for p := range tree {
-				if strings.HasPrefix(p, dir+"/") {
-					delete(tree, p)
-				}
-			}
-		default:
-			put(tree, some, "100644 "+content)
-		}
-	}
-}
-
-// stream gives commits under refs/heads/main, as git fast-import reads them.
-func (h *history) stream() string {
-	var b strings.Builder
-	quoted := strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
-	for i := range h.commits {
-		tree := map[string]string{}
-		var parents []int
-		if i > 0 {
-			parents = append(parents, i-1-h.rand.IntN(min(i, 3)))
-			maps.Copy(tree, h.trees[parents[0]])
-			if other := h.rand.IntN(i); other != parents[0] && h.rand.IntN(3) == 0 {
-				parents = append(parents, other)
-				for p, c := range h.trees[other] {
-					if h.rand.IntN(2) == 0 {
-						put(tree, p, c)
-					}
-				}
-			}
-		}
-		if i == 0 || h.rand.IntN(12) > 0 {
-			h.mutate(tree)
-		}
-		h.trees = append(h.trees, tree)
-		// Clocks go wrong at times.
-		fmt.Fprintf(&b, "commit refs/heads/c%d\nmark :%d\ncommitter C <c@example.org> %d +0000\ndata 0\n", i, i+1, 1e9+10*i-h.rand.IntN(2)*h.rand.IntN(60))
-		for n, p := range parents {
-			fmt.Fprintf(&b, "%s :%d\n", []string{"from", "merge"}[n], p+1)
-		}
-		b.WriteString("deleteall\n")
-		for p, c := range tree {
-			mode, content, _ := strings.Cut(c, " ")
-			if mode == "160000" {
-				fmt.Fprintf(&b, "M 160000 %s \"%s\"\n", content, quoted.Replace(p))
-			} else {
-				fmt.Fprintf(&b, "M %s inline \"%s\"\ndata %d\n%s\n", mode, quoted.Replace(p), len(content), content)
-			}
-		}
-	}
-	return b.String()
-}
 
 // nameStatus reads git diff --name-status -z.
 func nameStatus(t *testing.T, out string) []Change {
@@ -140,19 +35,20 @@ func nameStatus(t *testing.T, out string) []Change {
 }
 
 func TestRandomHistories(t *testing.T) {
+	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	cases := 0
-	for range 5 {
-		h := &history{rand: random, commits: 24}
+	for range 3 {
+		h := gittest.Random(random, 24)
 		c := newRepo(t)
-		c.fastImport(h.stream())
+		c.fastImport(h.Stream())
 		if random.IntN(2) == 0 {
 			c.git("repack", "-q", "-a", "-d")
 		}
 		refs := []string{"rev-parse"}
-		for i := range h.commits {
+		for i := range h.Trees {
 			refs = append(refs, fmt.Sprintf("c%d", i))
 		}
 		ids := strings.Fields(c.git(refs...))
@@ -160,7 +56,7 @@ func TestRandomHistories(t *testing.T) {
 		for _, program := range backends(t) {
 			repos = append(repos, opened(t, c.dir, program))
 		}
-		for range 40 {
+		for range 25 {
 			base, head := ids[random.IntN(len(ids))], ids[random.IntN(len(ids))]
 			want := nameStatus(t, c.git("diff", "--name-status", "-z", "--no-renames", "--ignore-submodules=none", base, head))
 			out, _ := exec.Command("git", "-C", c.dir, "merge-base", "--all", base, head).Output() // fails if there is none
@@ -183,20 +79,25 @@ func TestRandomHistories(t *testing.T) {
 }
 
 func TestRandomWorkTrees(t *testing.T) {
+	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	for range 12 {
-		h := &history{rand: random, commits: 4}
+	for range 6 {
+		h := gittest.Random(random, 4)
+		for _, tree := range h.Trees {
+			// Without git no file is converted as attributes say.
+			maps.DeleteFunc(tree, func(name, _ string) bool { return path.Base(name) == ".gitattributes" })
+		}
 		c := newRepo(t)
-		c.fastImport(h.stream())
+		c.fastImport(h.Stream())
 		c.git("checkout", "-q", "-f", "c3")
 		c.write(".gitignore", "b\n*.b\n!x/a.b\n/c/\n")
 		if random.IntN(2) == 0 {
 			c.git("add", "-A")
 		}
 		for range 6 {
-			full := filepath.Join(c.dir, h.path())
+			full := filepath.Join(c.dir, h.Path())
 			switch random.IntN(5) {
 			case 0:
 				_ = os.RemoveAll(full)
@@ -213,9 +114,9 @@ func TestRandomWorkTrees(t *testing.T) {
 		}
 		if random.IntN(3) == 0 {
 			c.git("add", "-A", "--", ":/")
-			_ = os.RemoveAll(filepath.Join(c.dir, h.path()))
+			_ = os.RemoveAll(filepath.Join(c.dir, h.Path()))
 		}
-		base := fmt.Sprintf("c%d", random.IntN(h.commits))
+		base := fmt.Sprintf("c%d", random.IntN(len(h.Trees)))
 		// What git would compare if it recorded the work tree as it is.
 		recorded := exec.Command("git", "-C", c.dir, "add", "-A")
 		index := filepath.Join(t.TempDir(), "index")
@@ -244,4 +145,51 @@ func TestRandomWorkTrees(t *testing.T) {
 			}
 		}
 	}
+}
+
+// finder finds what changed with a git program, or without.
+func finder(program string) gittest.Finder {
+	return func(t *testing.T, dir string, variables []string, flag string) (found gittest.Selection, err error) {
+		r, err := open(t.Context(), dir, program)
+		if err != nil {
+			return found, err
+		}
+		defer func() { err = errors.Join(err, r.Close()) }()
+		ci, err := DetectCI(environment(strings.Join(variables, " ")), os.ReadFile)
+		if err != nil {
+			return found, err
+		}
+		head, err := r.Head(t.Context())
+		if err != nil {
+			return found, err
+		}
+		base, err := r.Base(t.Context(), ci, flag, head)
+		if err != nil || !base.Usable {
+			return gittest.Selection{Why: base.Why}, err
+		}
+		files, err := r.Files(t.Context(), head.Hash)
+		if err != nil {
+			return found, err
+		}
+		var dirs []string
+		for _, f := range files {
+			if path.Base(f) == gittest.BuildFile {
+				dirs = append(dirs, path.Dir(f))
+			}
+		}
+		changes, err := r.Changes(t.Context(), base.Commit, head.Hash)
+		byDir, _ := Attribute(changes, dirs)
+		return gittest.Selection{Base: base.Commit, Dirs: slices.Sorted(maps.Keys(byDir))}, err
+	}
+}
+
+// In clones of every kind the projects that changed are those that git names in
+// the whole repository.
+func TestRandomClones(t *testing.T) {
+	t.Parallel()
+	p := gittest.Property{Time: 2 * time.Second, Finders: map[string]gittest.Finder{}}.FromEnvironment(t)
+	for name, program := range backends(t) {
+		p.Finders[name] = finder(program)
+	}
+	p.Check(t)
 }

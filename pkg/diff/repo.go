@@ -1,8 +1,9 @@
 // Package diff asks git what changed: which commit to compare with, which
-// files differ, and which directories they belong to. It works through the
-// git program where that is installed and reads the repository itself, on
-// go-git's storage, where it is not; both give the same answers. An object
-// that the clone lacks is an error, never an unchanged file.
+// files differ, and which directories they belong to. It reads the repository
+// itself, and where git is installed asks it for the rest: what the clone does
+// not hold, what is written in a form that is not known here, and the work
+// tree. Without git the answers are the same. An object that the clone lacks is
+// an error, never an unchanged file.
 package diff
 
 import (
@@ -12,7 +13,6 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -31,20 +31,26 @@ var (
 
 // Repo is a git repository with a work tree. Its methods may be called from
 // several goroutines.
+//
+// A Repo looks at the files of the work tree once: Files, Entries, Changes and
+// Dirty all speak of how they were when the first of them asked. What FS and
+// Contents read is how it is when they do.
 type Repo struct {
 	layout
-	git     string // program; empty without it
-	backend backend
+	snapshot
+	git       string // program; empty without it
+	backend   backend
+	fetchTime time.Duration // that all fetching for one base may take
 }
 
-// backend is what the git program and go-git's storage have to be able to do.
+// backend is what has to be possible with git and without it.
 // Trees and commits are full object ids; the empty tree may be given as "".
 type backend interface {
 	// commit resolves a revision that checkRevision let through.
 	commit(ctx context.Context, rev string) (Commit, error)
 	// object reads a tree, blob or commit.
 	object(ctx context.Context, id string) ([]byte, error)
-	// readAll reads many of them, in their order.
+	// readAll reads many of them, in their order. Nobody may change what is read.
 	readAll(ctx context.Context, ids []string) ([][]byte, error)
 	// changes compares two trees; the result is sorted by path.
 	changes(ctx context.Context, base, head string) ([]Change, error)
@@ -60,6 +66,12 @@ type backend interface {
 	// config gives the values of each key, the last one being in force. Section
 	// and variable are in lower case.
 	config(ctx context.Context) (map[string][]string, error)
+	// fetch gets a commit with what it takes to compare it, deepen that many
+	// commits behind ends of a shallow clone's history, and ready what it takes
+	// to compare a commit that deepening brought.
+	fetch(ctx context.Context, commit string) error
+	deepen(ctx context.Context, steps int, ends []string) error
+	ready(ctx context.Context, c Commit) error
 	close() error
 }
 
@@ -90,7 +102,7 @@ func open(ctx context.Context, dir, program string) (*Repo, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Repo{layout: l, git: program}
+	r := &Repo{layout: l, snapshot: newSnapshot(), git: program, fetchTime: fetchTime}
 	if program == "" {
 		r.backend, err = openStore(l)
 	} else {
@@ -164,7 +176,7 @@ func (r *Repo) Files(ctx context.Context, rev string) ([]string, error) {
 		}
 		return paths, err
 	}
-	files, err := r.backend.work(ctx)
+	files, err := r.work(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -219,8 +231,7 @@ func (r *Repo) Ancestor(ctx context.Context, older, newer string) (bool, error) 
 
 // Shallow says whether the clone lacks history.
 func (r *Repo) Shallow() bool {
-	info, err := os.Stat(filepath.Join(r.commonDir, "shallow"))
-	return err == nil && info.Size() > 0
+	return r.isShallow()
 }
 
 // RemoteURL is the URL of the remote origin without credentials, or "".

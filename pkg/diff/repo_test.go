@@ -249,6 +249,32 @@ func TestForeignOwner(t *testing.T) {
 	}
 }
 
+func TestOwned(t *testing.T) {
+	c := newRepo(t)
+	c.commit("a", "1")
+	l, err := discover(c.dir)
+	if err != nil || !owned(l) {
+		t.Fatalf("%v", err)
+	}
+	t.Setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+	if owned(l) {
+		t.Error("git would take it for another's")
+	}
+	t.Setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "")
+	// Files of others are refused or not, as git does, by root alone they can be made.
+	if os.Geteuid() == 0 {
+		if err := os.Chown(filepath.Join(c.dir, ".git"), 4711, 4711); err != nil {
+			t.Fatal(err)
+		}
+		if owned(l) {
+			t.Error("it is another's")
+		}
+		if _, err := open(t.Context(), c.dir, backends(t)["git"]); !errors.Is(err, failure.ErrInput) || !strings.Contains(failure.Hint(err), "safe.directory") {
+			t.Errorf("got %v, hint %q", err, failure.Hint(err))
+		}
+	}
+}
+
 func TestInheritedVariables(t *testing.T) {
 	other, c := newRepo(t), newRepo(t)
 	other.commit("b", "1")

@@ -2,15 +2,11 @@ package diff
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"path"
-	"strconv"
+	"os"
+	"path/filepath"
 	"strings"
-
-	"github.com/go-git/go-git/v5/plumbing"
-	"github.com/go-git/go-git/v5/plumbing/storer"
 
 	"github.com/pipegen/pipegen/pkg/failure"
 	"github.com/pipegen/pipegen/pkg/quote"
@@ -19,20 +15,10 @@ import (
 // commit resolves what gitrevisions(7) calls <sha1> and <refname>, followed by
 // any of ~N, ^N, ^{commit} and ^{}.
 func (s *store) commit(ctx context.Context, rev string) (Commit, error) {
-	name, steps := rev, ""
-	if at := strings.IndexAny(rev, "~^"); at >= 0 {
-		name, steps = rev[:at], rev[at:]
-	}
-	if name == "@" {
-		name = "HEAD"
-	}
-	if strings.ContainsAny(name, ":[*?\\ ") || strings.Contains(name, "@{") {
+	if name, _, _ := strings.Cut(rev, "^"); strings.ContainsAny(name, ":[*?\\ ") || strings.Contains(name, "@{") {
 		return Commit{}, failure.WithHint(failure.Input("revision %s cannot be read without git: %w", quote.Text(rev), ErrMissing), "write a hash, branch or tag, or install git")
 	}
-	c, err := s.named(ctx, name)
-	for err == nil && steps != "" {
-		c, steps, err = s.step(ctx, c, steps)
-	}
+	c, err := s.reader.commit(ctx, rev, s.named)
 	if errors.Is(err, ErrMissing) {
 		return Commit{}, missingRevision(rev)
 	}
@@ -42,112 +28,74 @@ func (s *store) commit(ctx context.Context, rev string) (Commit, error) {
 	return c, nil
 }
 
-// step takes one step from c: the parent or ancestor that steps begins with.
-func (s *store) step(ctx context.Context, c Commit, steps string) (Commit, string, error) {
-	for _, peel := range []string{"^{commit}", "^{}"} {
-		if rest, ok := strings.CutPrefix(steps, peel); ok {
-			return c, rest, nil
-		}
-	}
-	op := steps[0]
-	rest := strings.TrimLeft(steps[1:], "0123456789")
-	n := 1
-	if digits := steps[1 : len(steps)-len(rest)]; digits != "" {
-		var err error
-		if n, err = strconv.Atoi(digits); err != nil {
-			return c, rest, failure.Input("%s is no step in history", quote.Text(steps))
-		}
-	}
-	if rest != "" && rest[0] != '~' && rest[0] != '^' {
-		return c, rest, failure.WithHint(failure.Input("%s cannot be read without git", quote.Text(steps)), "install git")
-	}
-	parent, times := n, 1
-	if op == '~' {
-		parent, times = 1, n
-	} else if n == 0 {
-		times = 0
-	}
-	for range times {
-		if s.cut[c.Hash] || parent < 1 || parent > len(c.Parents) {
-			return c, rest, fmt.Errorf("parent %d of %s is %w", parent, short(c.Hash), ErrMissing)
-		}
-		var err error
-		if c, err = s.peeled(ctx, c.Parents[parent-1]); err != nil {
-			return c, rest, err
-		}
-	}
-	return c, rest, nil
-}
-
 // named finds a full hash, a ref or a short hash, in this order.
-func (s *store) named(ctx context.Context, name string) (Commit, error) {
-	if hash := strings.ToLower(name); len(hash) == 40 && isHash(hash) {
-		return s.peeled(ctx, hash)
+func (s *store) named(ctx context.Context, name string) (oid, error) {
+	if id, ok := parseID(strings.ToLower(name)); ok {
+		return id, nil
 	}
-	if id, err := s.ref(name); err != nil {
-		return Commit{}, err
-	} else if id != "" {
-		return s.peeled(ctx, id)
+	if id, ok, err := s.refs.find(name); ok || err != nil {
+		return id, err
 	}
 	return s.abbreviated(ctx, strings.ToLower(name))
 }
 
-// ref gives what the first ref stands for that git would take name for, or "".
-func (s *store) ref(name string) (string, error) {
-	if name == "" || name != path.Clean(name) || strings.HasPrefix(name, "/") || strings.HasPrefix(name, "..") {
-		return "", nil
-	}
-	for _, full := range []string{name, "refs/" + name, "refs/tags/" + name, "refs/heads/" + name, "refs/remotes/" + name, "refs/remotes/" + name + "/HEAD"} {
-		if !strings.HasPrefix(full, "refs/") && strings.Trim(full, "ABCDEFGHIJKLMNOPQRSTUVWXYZ_") != "" {
-			continue // beside refs/ there are other files
-		}
-		s.turn.Lock()
-		ref, err := storer.ResolveReference(s.objects, plumbing.ReferenceName(full))
-		s.turn.Unlock()
-		if err == nil && !ref.Hash().IsZero() {
-			return ref.Hash().String(), nil
-		}
-		if err != nil && !errors.Is(err, plumbing.ErrReferenceNotFound) {
-			return "", fmt.Errorf("reading %s: %w", full, err)
-		}
-	}
-	return "", nil
-}
-
 // abbreviated finds the one commit whose hash starts with these digits.
-func (s *store) abbreviated(ctx context.Context, digits string) (Commit, error) {
-	if len(digits) < 4 || len(digits) > 40 || strings.Trim(digits, "0123456789abcdef") != "" {
-		return Commit{}, fmt.Errorf("%s is %w", quote.Text(digits), ErrMissing)
+func (s *store) abbreviated(ctx context.Context, digits string) (oid, error) {
+	if len(digits) < 4 || len(digits) > 2*idSize || strings.Trim(digits, "0123456789abcdef") != "" {
+		return oid{}, fmt.Errorf("%s is %w", quote.Text(digits), ErrMissing)
 	}
-	prefix, err := hex.DecodeString(digits[:len(digits)&^1])
+	ids, err := s.objects.withPrefix(digits)
 	if err != nil {
-		return Commit{}, err
+		return oid{}, err
 	}
-	s.turn.Lock()
-	ids, err := s.objects.HashesWithPrefix(prefix)
-	s.turn.Unlock()
-	if err != nil {
-		return Commit{}, err
-	}
-	var found Commit
+	var found oid
+	commit := ""
 	for _, id := range ids {
-		if !strings.HasPrefix(id.String(), digits) {
-			continue
-		}
-		c, err := s.peeled(ctx, id.String())
+		c, err := s.peel(ctx, id)
 		if errors.Is(err, ErrMissing) {
 			continue // a tree or a blob
 		}
 		if err != nil {
-			return Commit{}, err
+			return oid{}, err
 		}
-		if found.Hash != "" && found.Hash != c.Hash {
-			return Commit{}, failure.WithHint(failure.Input("%s is ambiguous", digits), "write more digits of the hash")
+		if commit != "" && commit != c.Hash {
+			return oid{}, failure.WithHint(failure.Input("%s is ambiguous", digits), "write more digits of the hash")
 		}
-		found = c
+		found, commit = id, c.Hash
 	}
-	if found.Hash == "" {
-		return found, fmt.Errorf("%s is %w", digits, ErrMissing)
+	if commit == "" {
+		return oid{}, fmt.Errorf("%s is %w", digits, ErrMissing)
 	}
 	return found, nil
+}
+
+// plain resolves what git is certain to resolve the same way: a full hash,
+// HEAD, and names of branches, tags and remote branches, with steps. The error
+// is ErrMissing for all else.
+func (g *gitProgram) plain(ctx context.Context, rev string) (Commit, error) {
+	elsewhere := fmt.Errorf("%s is %w", quote.Text(rev), ErrMissing)
+	if strings.ContainsAny(rev, "~^") && g.own.grafted() {
+		return Commit{}, elsewhere
+	}
+	return g.own.commit(ctx, rev, func(_ context.Context, name string) (oid, error) {
+		if id, ok := parseID(strings.ToLower(name)); ok {
+			return id, nil
+		}
+		if name != "HEAD" && !strings.HasPrefix(name, "refs/") {
+			// Of other files beside refs/, and of the refs of other work trees, git
+			// knows more.
+			beside := func(dir string) bool {
+				_, err := os.Lstat(filepath.Join(dir, filepath.FromSlash(name)))
+				return err == nil
+			}
+			if beside(g.gitDir) || beside(g.commonDir) || strings.HasPrefix(name, "main-worktree/") || strings.HasPrefix(name, "worktrees/") {
+				return oid{}, elsewhere
+			}
+		}
+		id, ok, err := g.own.refs.find(name)
+		if err == nil && !ok {
+			err = elsewhere
+		}
+		return id, err
+	})
 }

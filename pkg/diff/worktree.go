@@ -46,7 +46,7 @@ func (r *Repo) workChanges(ctx context.Context, tree string, staged bool) ([]Cha
 		return err
 	})
 	group.Go(func() (err error) {
-		files, err = r.backend.work(both)
+		files, err = r.work(both)
 		return err
 	})
 	if err := group.Wait(); err != nil {

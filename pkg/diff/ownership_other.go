@@ -1,0 +1,6 @@
+//go:build !unix
+
+package diff
+
+// owned cannot tell here.
+func owned(layout) bool { return false }
