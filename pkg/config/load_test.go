@@ -290,3 +290,28 @@ func TestFilesByThemselves(t *testing.T) {
 		}
 	}
 }
+
+// The name is found however it is written, without every file being parsed.
+func TestProjectName(t *testing.T) {
+	for text, want := range map[string]string{
+		"name: x\n":                       "x",
+		"{name: x}\n":                     "x",
+		"\"name\": x\n":                   "x",
+		"'name' : x\n":                    "x",
+		"\"n\\u0061me\": x\n":             "x",
+		"? name\n: x\n":                   "x",
+		"  name: x\n":                     "x",
+		"build_args: [hostname]\nname: x": "x",
+		"build_args: {hostname: a, name_of: b, username-x: c}\n": "app",
+		"env: {namename: a}\nname: x\n":                          "x",
+		"targets: [{name: a, target: b}]\n":                      "app",
+		"{}":                                                     "app",
+	} {
+		if got, err := ProjectName("dir/app", []byte(text)); err != nil || got != want {
+			t.Errorf("%q: %q, %v, want %q", text, got, err, want)
+		}
+	}
+	if hasWord([]byte("hostname username names name_ rename"), "name") {
+		t.Error("part of a word was taken for it")
+	}
+}

@@ -29,7 +29,7 @@ func LoadPipegen(fsys fs.FS) (Pipegen, error) {
 func ProjectName(dir string, text []byte) (string, error) {
 	// Most files give no name: looking for the word is a hundredth of parsing.
 	// A backslash could spell it otherwise.
-	if dir != "." && !bytes.Contains(text, []byte("name")) && !bytes.ContainsRune(text, '\\') {
+	if dir != "." && !hasWord(text, "name") && !bytes.ContainsRune(text, '\\') {
 		return path.Base(dir), nil
 	}
 	file := path.Join(dir, BuildFile)
@@ -44,6 +44,25 @@ func ProjectName(dir string, text []byte) (string, error) {
 	layer(doc.root, &p.Config)
 	p.fill(&p.Config)
 	return p.Config.Name, nil
+}
+
+// hasWord says whether a word stands in text with nothing on either side that
+// would make it part of a longer key.
+func hasWord(text []byte, word string) bool {
+	part := func(c byte) bool {
+		return c == '_' || c == '-' || c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
+	}
+	for {
+		i := bytes.Index(text, []byte(word))
+		if i < 0 {
+			return false
+		}
+		end := i + len(word)
+		if (i == 0 || !part(text[i-1])) && (end == len(text) || !part(text[end])) {
+			return true
+		}
+		text = text[end-1:] // whose first byte is what stands before the rest
+	}
 }
 
 // loadPipegen fills in pipegen.yaml from its document, judges it, and gives
