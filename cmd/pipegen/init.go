@@ -24,7 +24,8 @@ func (a *app) initCommand() *cobra.Command {
 		Short: "Write the CI entry file, pipegen.yaml and rebuild-weekly.txt",
 		Long: `Writes .gitlab-ci.yml, the workflows of GitHub or the pipeline of Concourse
 (ci/pipegen.yml), and pipegen.yaml and rebuild-weekly.txt at the root of the
-repository. Files that are there already are never overwritten unasked.
+repository. Files that are there already are never overwritten unasked;
+pipegen.yaml and rebuild-weekly.txt, which are your own, not at all.
 overlays.gitlab.prepare of pipegen.yaml is laid on .gitlab-ci.yml.`,
 		Args: exactArgs(1, "the name of a CI system: gitlab, github or concourse"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -40,26 +41,32 @@ overlays.gitlab.prepare of pipegen.yaml is laid on .gitlab-ci.yml.`,
 			return a.initGitLab(cmd.Context(), overwrite)
 		},
 	}
-	cmd.Flags().BoolVar(&overwrite, "overwrite", false, "replace files that are there already")
+	cmd.Flags().BoolVar(&overwrite, "overwrite", false, "replace the CI system's files that are there already")
 	return cmd
 }
 
-// initGitLab writes the parent pipeline, with the overlay for its job from a
-// pipegen.yaml that is there already. That file and rebuild-weekly.txt are the
-// user's own: they stay as they are.
-func (a *app) initGitLab(ctx context.Context, overwrite bool) error {
-	files, err := templates.Init("gitlab")
-	if err != nil {
-		return err
+// entryFiles gives what init writes for a CI system, without what is there
+// already of the user's own: another CI system may have brought it.
+func entryFiles(ctx context.Context, system string) (top string, files []templates.File, err error) {
+	if files, err = templates.Init(system); err != nil {
+		return "", nil, err
 	}
-	top, _, err := root(ctx)
-	if err != nil {
-		return err
+	if top, _, err = root(ctx); err != nil {
+		return "", nil, err
 	}
-	files = slices.DeleteFunc(files, func(f templates.File) bool {
+	return top, slices.DeleteFunc(files, func(f templates.File) bool {
 		_, err := os.Lstat(filepath.Join(top, f.Path))
-		return f.Path != ".gitlab-ci.yml" && err == nil
-	})
+		return (f.Path == config.PipegenFile || f.Path == config.WeeklyFile) && err == nil
+	}), nil
+}
+
+// initGitLab writes the parent pipeline, with the overlay for its job from a
+// pipegen.yaml that is there already.
+func (a *app) initGitLab(ctx context.Context, overwrite bool) error {
+	top, files, err := entryFiles(ctx, "gitlab")
+	if err != nil {
+		return err
+	}
 	for i := range files {
 		if files[i].Path != ".gitlab-ci.yml" {
 			continue

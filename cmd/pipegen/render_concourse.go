@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -91,29 +89,15 @@ func within(root, file string) string {
 	return filepath.ToSlash(rel)
 }
 
-// initConcourse writes the pipeline, and what of the other entry files is not
-// there: those may be another CI system's too.
+// initConcourse writes the pipeline, and the user's own files that are not there.
 func (a *app) initConcourse(ctx context.Context, overwrite bool) error {
-	entry, err := templates.Init("concourse")
+	_, files, err := entryFiles(ctx, "concourse")
 	if err != nil {
 		return err
 	}
-	if overwrite {
-		// The pipeline is that of the files that are then there.
-		if err := a.create(ctx, entry, true); err != nil {
-			return err
-		}
-		entry = nil
-	}
-	root, pipeline, err := a.concoursePipeline(ctx, "")
+	_, pipeline, err := a.concoursePipeline(ctx, "")
 	if err != nil {
 		return a.locateOverlay(err)
 	}
-	files := []templates.File{{Path: render.ConcourseFile, Data: pipeline}}
-	for _, f := range entry {
-		if _, err := os.Lstat(filepath.Join(root, f.Path)); errors.Is(err, fs.ErrNotExist) {
-			files = append(files, f)
-		}
-	}
-	return a.create(ctx, files, overwrite)
+	return a.create(ctx, append(files, templates.File{Path: render.ConcourseFile, Data: pipeline}), overwrite)
 }

@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -107,22 +105,15 @@ func (a *app) githubWorkflows(ctx context.Context) (root string, files []render.
 	return root, files, err
 }
 
-// initGitHub writes the workflows. What of the other entry files is there
-// already stays as it is: they are the user's own.
+// initGitHub writes the workflows, and the user's own files that are not there.
 func (a *app) initGitHub(ctx context.Context, overwrite bool) error {
-	root, workflows, err := a.githubWorkflows(ctx)
+	_, files, err := entryFiles(ctx, "github")
 	if err != nil {
 		return err
 	}
-	entry, err := templates.Init("github")
+	_, workflows, err := a.githubWorkflows(ctx)
 	if err != nil {
-		return err
-	}
-	var files []templates.File
-	for _, f := range entry {
-		if _, err := os.Lstat(filepath.Join(root, f.Path)); errors.Is(err, fs.ErrNotExist) {
-			files = append(files, f)
-		}
+		return a.locateOverlay(err)
 	}
 	for _, f := range workflows {
 		files = append(files, templates.File{Path: githubDir + "/" + f.Name, Data: f.Data})
