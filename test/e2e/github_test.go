@@ -83,8 +83,9 @@ func TestGitHub(t *testing.T) {
 			"broken/build amd64": true, "broken/manifest": true,
 			"app/build amd64": false, "app/build arm64": false, "web/build amd64": false, "pipegen": false,
 		})
-		if !strings.Contains(run.log, "app@amd64 is built on base, which was to be published first and was not") {
-			t.Error("the dependent does not say what it lacks")
+		// act sometimes loses the last lines of a process that fails, so any of the three will do.
+		if !strings.Contains(run.log, " is built on base, which was to be published first and was not") {
+			t.Error("the dependents do not say what they lack")
 		}
 	})
 
