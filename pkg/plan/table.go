@@ -78,7 +78,12 @@ func why(reasons []Reason) string {
 	if len(reasons) == 0 {
 		return ""
 	}
-	s := string(reasons[0].Kind) + ": " + quote.Text(reasons[0].Detail)
+	const widest = 100 // explain and the JSON have the whole
+	detail := []rune(quote.Text(reasons[0].Detail))
+	if len(detail) > widest {
+		detail = append(detail[:widest-1], '…')
+	}
+	s := string(reasons[0].Kind) + ": " + string(detail)
 	if more := len(reasons) - 1; more > 0 {
 		s += fmt.Sprintf(" (+%d)", more)
 	}
