@@ -1,34 +1,29 @@
-// Command bench measures pipegen against git on a repository of 10,000 projects
-// and prints a table. It measures whole processes, in turns, so that what else
-// the machine does meets all alike, and gives medians.
+// Command bench measures pipegen against git, on repositories that it makes,
+// and prints tables and which goals are met. It measures whole processes and
+// gives medians. With arguments it measures only those of monorepo, wide and
+// deep that they name.
 package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"slices"
-	"strings"
-	"time"
 )
-
-// rounds is how often each command runs.
-const rounds = 15
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx); err != nil {
+	if err := run(ctx, os.Args[1:]); err != nil {
 		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
 		os.Exit(1) //nolint:gocritic // nothing is left to undo
 	}
 }
 
-func run(ctx context.Context) error {
+func run(ctx context.Context, names []string) error {
 	binary, err := filepath.Abs("bin/pipegen")
 	if err != nil {
 		return err
@@ -37,143 +32,133 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	repo, err := repository(ctx, git)
+	work, err := os.MkdirTemp("", "pipegen-bench-")
 	if err != nil {
 		return err
 	}
-	b := bench{repo, environment(os.Getenv("PATH")), environment("")}
-	few := [2]string{"base", "few"}
-	many := [2]string{"base", "many"}
-	commands := []command{
-		{"pipegen --version", b.with, []string{binary, "--version"}},
-		{"git diff, 10 changed", b.with, gitDiff(git, few)},
-		{"pipegen diff, 10 changed", b.with, pipegenDiff(binary, few)},
-		{"pipegen diff without git, 10 changed", b.without, pipegenDiff(binary, few)},
-		{"git diff, 2,000 changed", b.with, gitDiff(git, many)},
-		{"pipegen diff, 2,000 changed", b.with, pipegenDiff(binary, many)},
-		{"pipegen diff without git, 2,000 changed", b.without, pipegenDiff(binary, many)},
+	defer os.RemoveAll(work)
+	for _, s := range []struct {
+		name    string
+		measure func(context.Context, bench) error
+	}{
+		{"monorepo", monorepos}, {"wide", wideProject}, {"deep", deepHistory},
+	} {
+		if len(names) > 0 && !slices.Contains(names, s.name) {
+			continue
+		}
+		if err := s.measure(ctx, bench{binary, git, work}); err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
 	}
-	if err := b.check(ctx, commands); err != nil {
-		return err
-	}
-	medians, err := b.measure(ctx, commands)
-	if err != nil {
-		return err
-	}
-	report(commands, medians)
 	return nil
 }
 
-func gitDiff(git string, revs [2]string) []string {
-	return []string{git, "diff", "--name-only", revs[0], revs[1]}
-}
-
-func pipegenDiff(binary string, revs [2]string) []string {
-	return []string{binary, "diff", "--base", revs[0], "--head", revs[1], "-f", "names"}
-}
-
-type command struct {
-	name string
-	env  []string
-	argv []string
-}
-
+// bench is what the measurements share.
 type bench struct {
-	dir           string
-	with, without []string
+	pipegen, git string // programs
+	work         string // directory for what they write
 }
 
-func (b bench) run(ctx context.Context, c command) (string, time.Duration, error) {
-	cmd := exec.CommandContext(ctx, c.argv[0], c.argv[1:]...)
-	cmd.Dir, cmd.Env = b.dir, c.env
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
-	start := time.Now()
-	out, err := cmd.Output()
-	took := time.Since(start)
-	if err != nil {
-		return "", 0, fmt.Errorf("%s: %w\n%s", c.name, err, stderr.String())
-	}
-	return string(out), took, nil
-}
+// sizes are how many projects the repositories have.
+var sizes = []int{100, 1_000, 10_000}
 
-// check runs every command once, and sees that the diffs name the projects that
-// were changed.
-func (b bench) check(ctx context.Context, commands []command) error {
-	for _, c := range commands {
-		out, _, err := b.run(ctx, c)
+// monorepos measures every command at each size.
+func monorepos(ctx context.Context, b bench) error {
+	t := table{title: "Projects of six files, 500 commits", of: "projects", sizes: sizes}
+	for _, n := range sizes {
+		dir, err := repository(ctx, b.git, fmt.Sprint(n), "few", monorepo(n))
 		if err != nil {
 			return err
 		}
-		want := 10
-		if strings.HasSuffix(c.name, "2,000 changed") {
-			want = manyChanged
+		r, err := b.in(dir)
+		if err != nil {
+			return err
 		}
-		if lines := strings.Count(out, "\n"); strings.Contains(c.name, "diff") && lines != want {
-			return fmt.Errorf("%s: prints %d lines, not %d", c.name, lines, want)
+		all := slices.Concat(
+			[]*process{r.version()},
+			r.diffs("10 changed", "base", "few", few),
+			r.diffs("a fifth changed", "base", "many", many(n)),
+			[]*process{r.gitCommand("git status", "status", "--porcelain")},
+			r.plans("changed", "base"), r.plans("all", "base"),
+			[]*process{r.render("gitlab"), r.checkedIn("github"), r.checkedIn("concourse")},
+		)
+		if err := t.measure(ctx, all); err != nil {
+			return err
 		}
+	}
+	t.print()
+	t.goal("pipegen --version", "ms", 20, t.wall("pipegen --version"))
+	for _, changed := range []string{"10 changed", "a fifth changed"} {
+		t.goal("diff less start, "+changed, "× git", 2, t.ratio("pipegen diff, "+changed, "git diff, "+changed))
+		t.goal("diff without git less start, "+changed, "× git", 12, t.ratio("pipegen diff without git, "+changed, "git diff, "+changed))
+	}
+	for _, what := range []string{"changed", "all"} {
+		cold, warm := "pipegen plan --select "+what+", cold", "pipegen plan --select "+what+", warm"
+		t.goal(cold, "s of CPU", 4, t.cpu(cold))
+		t.goal(cold+": growth", "× CPU", 11.5, t.growth(cold))
+		t.goal(warm, "s of CPU", 1.5, t.cpu(warm))
+		t.goal(cold, "MB", 300, t.memory(cold))
+		t.goal(warm, "MB", 300, t.memory(warm))
+	}
+	for _, system := range []string{"gitlab", "github", "concourse"} {
+		name := "pipegen render " + system
+		t.goal(name, "s", 2, t.seconds(name))
+		t.goal(name+": growth", "× CPU", 11.5, t.growth(name))
+		t.goal(name, "MB", 400, t.memory(name))
 	}
 	return nil
 }
 
-func (b bench) measure(ctx context.Context, commands []command) ([]time.Duration, error) {
-	samples := make([][]time.Duration, len(commands))
-	for range rounds {
-		for i, c := range commands {
-			_, took, err := b.run(ctx, c)
-			if err != nil {
-				return nil, err
-			}
-			samples[i] = append(samples[i], took)
-		}
-	}
-	medians := make([]time.Duration, len(commands))
-	for i, s := range samples {
-		slices.Sort(s)
-		medians[i] = s[len(s)/2]
-	}
-	return medians, nil
-}
-
-// report prints the table and which goals were met. The start of the process
-// counts on its own, so the diffs are compared without it.
-func report(commands []command, medians []time.Duration) {
-	fmt.Printf("10,000 projects, 60,000 files; medians of %d runs of whole processes\n\n", rounds)
-	for i, c := range commands {
-		fmt.Printf("%-42s %8.1f ms\n", c.name, milliseconds(medians[i]))
-	}
-	version := medians[0]
-	fmt.Println()
-	goal("pipegen --version", milliseconds(version), 20, "ms")
-	ratio := func(name string, ours, gits int, limit float64) {
-		goal(name, float64(medians[ours]-version)/float64(medians[gits]), limit, "× git")
-	}
-	ratio("diff less start, 10 changed", 2, 1, 2)
-	ratio("diff less start, 2,000 changed", 5, 4, 2)
-	ratio("diff without git less start, 10 changed", 3, 1, 12)
-	ratio("diff without git less start, 2,000 changed", 6, 4, 12)
-}
-
-func goal(name string, got, limit float64, unit string) {
-	verdict := "MET"
-	if got > limit {
-		verdict = "MISSED"
-	}
-	fmt.Printf("%-42s %6.1f %s, goal %.0f: %s\n", name, got, unit, limit, verdict)
-}
-
-func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
-
-// environment is that of the measured processes. An empty path hides git.
-func environment(path string) []string {
-	return []string{"PATH=" + path, "HOME=" + os.TempDir(), "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null"}
-}
-
-// cacheDir is where the repository is kept between runs.
-func cacheDir() (string, error) {
-	dir, err := os.UserCacheDir()
+// wideProject measures a project of many files.
+func wideProject(ctx context.Context, b bench) error {
+	dir, err := repository(ctx, b.git, "wide", "few", wide)
 	if err != nil {
-		return "", errors.New("finding the cache directory: set HOME or XDG_CACHE_HOME")
+		return err
 	}
-	return filepath.Join(dir, "pipegen", "bench"), nil
+	r, err := b.in(dir)
+	if err != nil {
+		return err
+	}
+	t := table{title: "One project", of: "files", sizes: []int{wideDirs * 1000}}
+	all := slices.Concat(
+		[]*process{r.version()}, r.diffs("10 changed", "base", "few", 1),
+		[]*process{r.gitCommand("git status", "status", "--porcelain"), r.gitCommand("git ls-tree", "ls-tree", "-r", "few")},
+		r.plans("changed", "base"), []*process{r.planOf("few")},
+	)
+	if err := t.measure(ctx, all); err != nil {
+		return err
+	}
+	t.print()
+	t.goal("diff less start", "× git", 2, t.ratio("pipegen diff, 10 changed", "git diff, 10 changed"))
+	t.goal("diff without git less start", "× git", 12, t.ratio("pipegen diff without git, 10 changed", "git diff, 10 changed"))
+	t.goal("plan of the work tree less start", "× git status", 3, t.ratio("pipegen plan --select changed, warm", "git status"))
+	t.goal("plan of a commit less start", "× git ls-tree", 4, t.ratio("pipegen plan --head few", "git ls-tree"))
+	return nil
+}
+
+// deepHistory measures how the merge-base is found.
+func deepHistory(ctx context.Context, b bench) error {
+	dir, err := repository(ctx, b.git, "deep", "topic", deep)
+	if err != nil {
+		return err
+	}
+	r, err := b.in(dir)
+	if err != nil {
+		return err
+	}
+	t := table{title: "A branch of three commits", of: "commits on main", sizes: []int{deepMain}}
+	git := r.gitCommand("git diff", "diff", "--name-only", "origin/main...HEAD")
+	all := []*process{
+		r.version(), git, r.pipegenCommand("pipegen diff", "diff"), r.withoutGit(r.pipegenCommand("pipegen diff without git", "diff")),
+		r.pipegenCommand("pipegen plan", "plan", "-f", "json"),
+	}
+	git.lines, all[2].lines, all[3].lines = 3, 3, 3
+	if err := t.measure(ctx, all); err != nil {
+		return err
+	}
+	t.print()
+	t.goal("diff less start", "× git", 2, t.ratio("pipegen diff", "git diff"))
+	t.goal("diff without git less start", "× git", 12, t.ratio("pipegen diff without git", "git diff"))
+	t.goal("plan less start", "× git diff", 3, t.ratio("pipegen plan", "git diff"))
+	return nil
 }

@@ -1,36 +1,43 @@
 package main
 
 import (
-	"bytes"
+	"bufio"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"time"
 )
 
-const (
-	projects    = 10_000
-	manyChanged = 2_000
-)
+// history writes a repository as git-fast-import(1) reads it.
+type history func(*stream)
 
-// repository gives a repository of 10,000 projects of six files each, with the
-// branches base, few (10 files changed in as many projects) and many (2,000).
-// It is made by git fast-import, once for what is imported.
-func repository(ctx context.Context, git string) (string, error) {
-	stream := history()
-	sum := sha256.Sum256(stream)
+// repository gives the directory of a repository with this history and the
+// branch checked out. It is made once for each history and kept.
+func repository(ctx context.Context, git, name, branch string, h history) (string, error) {
+	steps := [][]string{
+		{"init", "-q", "-b", branch}, {"fast-import", "--quiet"}, {"repack", "-adq"}, {"reset", "-q", "--hard", branch},
+		{"symbolic-ref", "refs/remotes/origin/HEAD", "refs/remotes/origin/main"}, {"config", "remote.origin.url", "file:///nowhere"},
+	}
+	sum := sha256.New()
+	fmt.Fprintln(sum, steps)
+	if err := h.write(sum); err != nil {
+		return "", err
+	}
 	cache, err := cacheDir()
 	if err != nil {
 		return "", err
 	}
-	dir := filepath.Join(cache, hex.EncodeToString(sum[:])[:12])
+	dir := filepath.Join(cache, name+"-"+hex.EncodeToString(sum.Sum(nil))[:12])
 	if _, err := os.Stat(dir); err == nil {
 		return dir, nil
 	}
-	fmt.Fprintln(os.Stderr, "making the repository")
+	fmt.Fprintf(os.Stderr, "making the repository %s\n", name)
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return "", err
 	}
@@ -39,55 +46,88 @@ func repository(ctx context.Context, git string) (string, error) {
 		return "", err
 	}
 	defer os.RemoveAll(part)
-	for _, args := range [][]string{
-		{"init", "-q", "-b", "base"}, {"fast-import", "--quiet"}, {"repack", "-adq"}, {"reset", "-q", "--hard", "base"},
-	} {
-		cmd := exec.CommandContext(ctx, git, args...)
-		cmd.Dir, cmd.Env = part, environment(os.Getenv("PATH"))
-		cmd.Stdin = bytes.NewReader(stream)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return "", fmt.Errorf("git %s: %w\n%s", args[0], err, out)
+	for _, args := range steps {
+		if err := h.git(ctx, git, part, args...); err != nil {
+			return "", err
 		}
+	}
+	// The index trusts no file as young as itself; a second later git can tell.
+	time.Sleep(time.Second)
+	if err := h.git(ctx, git, part, "update-index", "-q", "--refresh", "--force-write-index"); err != nil {
+		return "", err
+	}
+	// Of each kind the newest is kept.
+	old, err := filepath.Glob(filepath.Join(cache, name+"-*"))
+	if err != nil {
+		return "", err
+	}
+	for _, dir := range old {
+		os.RemoveAll(dir)
 	}
 	return dir, os.Rename(part, dir)
 }
 
-// history is the repository as git-fast-import(1) reads it.
-func history() []byte {
-	var b bytes.Buffer
-	commit(&b, 1, "base", 0)
-	for i := range projects {
-		dir := project(i)
-		file(&b, dir+"/build-config.yaml", "additional_tags: [latest]\n")
-		file(&b, dir+"/Dockerfile", fmt.Sprintf("FROM scratch\nCOPY . /%d/\n", i))
-		file(&b, dir+"/README.md", fmt.Sprintf("# project %d\n", i))
-		for _, name := range []string{"main.txt", "data.txt", "more.txt"} {
-			file(&b, dir+"/"+name, fmt.Sprintf("%s of project %d\n", name, i))
-		}
+// git runs git in dir with the history on its standard input.
+func (h history) git(ctx context.Context, git, dir string, args ...string) error {
+	cmd := exec.CommandContext(ctx, git, args...)
+	cmd.Dir, cmd.Env = dir, environment(os.Getenv("PATH"), "")
+	if args[0] == "fast-import" {
+		in, out := io.Pipe()
+		cmd.Stdin = in
+		go func() { out.CloseWithError(h.write(out)) }()
 	}
-	changed(&b, 2, "few", 10)
-	changed(&b, 3, "many", manyChanged)
-	b.WriteString("done\n")
-	return b.Bytes()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("git %s: %w\n%s", args[0], err, out)
+	}
+	return nil
 }
 
-func project(i int) string { return fmt.Sprintf("projects/app-%05d", i) }
+func (h history) write(w io.Writer) error {
+	b := bufio.NewWriterSize(w, 1<<16)
+	s := &stream{Writer: b}
+	h(s)
+	s.printf("done\n")
+	return errors.Join(s.err, b.Flush())
+}
 
-// changed changes one file in each of n projects, spread evenly.
-func changed(b *bytes.Buffer, mark int, branch string, n int) {
-	commit(b, mark, branch, 1)
-	for i := range n {
-		file(b, project(i*(projects/n))+"/main.txt", fmt.Sprintf("changed %d\n", i))
+// stream writes the commands of git-fast-import(1).
+type stream struct {
+	*bufio.Writer
+	mark int
+	err  error
+}
+
+func (s *stream) printf(format string, args ...any) {
+	if _, err := fmt.Fprintf(s, format, args...); err != nil {
+		s.err = err
 	}
 }
 
-func commit(b *bytes.Buffer, mark int, branch string, from int) {
-	fmt.Fprintf(b, "commit refs/heads/%s\nmark :%d\ncommitter Bench <bench@example.com> 1700000000 +0000\ndata %d\n%s\n", branch, mark, len(branch), branch)
+// commit begins a commit on a branch, on the commit with the mark from (0:
+// none), and gives its mark. What is written next are its files.
+func (s *stream) commit(ref string, from int) int {
+	s.mark++
+	message := fmt.Sprintf("commit %d\n", s.mark)
+	s.printf("commit %s\nmark :%d\ncommitter Bench <bench@example.com> %d +0000\ndata %d\n%s\n",
+		ref, s.mark, 1_700_000_000+s.mark, len(message), message)
 	if from > 0 {
-		fmt.Fprintf(b, "from :%d\n", from)
+		s.printf("from :%d\n", from)
 	}
+	return s.mark
 }
 
-func file(b *bytes.Buffer, path, text string) {
-	fmt.Fprintf(b, "M 100644 inline %s\ndata %d\n%s\n", path, len(text), text)
+func (s *stream) file(path, text string) {
+	s.printf("M 100644 inline %s\ndata %d\n%s\n", path, len(text), text)
+}
+
+// ref lets a name point at the commit with this mark.
+func (s *stream) ref(name string, mark int) { s.printf("reset %s\nfrom :%d\n\n", name, mark) }
+
+// cacheDir is where repositories are kept between runs.
+func cacheDir() (string, error) {
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return "", errors.New("finding the cache directory: set HOME or XDG_CACHE_HOME")
+	}
+	return filepath.Join(dir, "pipegen", "bench"), nil
 }

@@ -28,13 +28,16 @@ func (a *app) everything(ctx context.Context) (root string, cfg *config.Reposito
 	if err != nil {
 		return "", nil, nil, err
 	}
+	a.spareCollections()
+	cache, save := plan.OpenCache(a.parseCache(), root, time.Now())
+	defer save()
 	nothing := func(string) string { return "" }
-	if cfg, err = config.Load(fsys, paths, config.Options{Getenv: nothing}); err != nil {
+	if cfg, err = config.Load(fsys, paths, config.Options{Getenv: nothing, Cache: cache}); err != nil {
 		return "", nil, nil, err
 	}
 	commit := strings.Repeat("0", 40)
 	p, warnings, err := plan.Compute(ctx, plan.Input{
-		Config: cfg, FS: fsys, Selection: plan.Selection{All: true}, Head: diff.Commit{Hash: commit}, Created: time.Unix(0, 0), Getenv: nothing,
+		Config: cfg, FS: fsys, Cache: cache, Selection: plan.Selection{All: true}, Head: diff.Commit{Hash: commit}, Created: time.Unix(0, 0), Getenv: nothing,
 		// Dockerfiles name images of the repository by its registry.
 		Registry: cmp.Or(strings.TrimSuffix(cfg.Pipegen.Registry, "/"), plan.Registry("", cfg.Pipegen, a.getenv)),
 		Resolve: func(context.Context, string, string, *config.UpstreamAuth) (string, error) {

@@ -8,7 +8,7 @@ import (
 
 // plenty is how much memory, in bytes, is spent before it is collected as
 // often as Go does by itself.
-const plenty = 200 << 20
+const plenty = 150 << 20
 
 // spareCollections lets garbage lie while there is plenty of memory, unless the
 // environment says otherwise: what makes one document and ends keeps most of
@@ -36,5 +36,5 @@ func percent(live uint64) int {
 	if live == 0 {
 		return most
 	}
-	return int(min(max(plenty*100/live, 200), 100+most)) - 100 //nolint:gosec // at most 400
+	return int(min(max(plenty*100/live, 200), 100+most)) - 100
 }

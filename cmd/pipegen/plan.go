@@ -49,6 +49,7 @@ func (p *planning) insecureFlag(flags *pflag.FlagSet) {
 
 // checkout finds the checkout, its head and its base, and says which base.
 func (a *app) checkout(ctx context.Context, p planning) (*plan.Checkout, error) {
+	a.spareCollections()
 	return plan.Open(ctx, plan.Request{
 		Dir: ".", Base: p.base, Head: p.head, Registry: p.registry, Date: p.date,
 		Getenv: a.getenv, ReadFile: os.ReadFile, Now: time.Now, ParseCache: a.parseCache(),
@@ -113,15 +114,15 @@ func (a *app) planCommand() *cobra.Command {
 			if err := order.finish(made, waits); err != nil {
 				return err
 			}
-			var table bytes.Buffer
-			if err := made.WriteTable(&table); err != nil {
-				return err
-			}
 			write := map[string]func(io.Writer) error{"table": made.WriteTable, "json": made.Write, "dot": made.WriteDOT, "mermaid": made.WriteMermaid}[form]
 			if err := a.writeWith(output, write); err != nil {
 				return err
 			}
 			if form != "table" && output != "" && output != "-" && !a.quiet && a.logFormat != "json" {
+				var table bytes.Buffer
+				if err := made.WriteTable(&table); err != nil {
+					return err
+				}
 				fmt.Fprint(a.stderr, table.String())
 			}
 			if exit && len(made.Images) > 0 {

@@ -66,6 +66,7 @@ and so on for child.yml), which FILE starts in turn. -v says how many.`,
 		Example: "  pipegen plan -f json -o plan.json\n  pipegen render gitlab --plan plan.json -o child.yml",
 		Args:    noArgs,
 		RunE: func(*cobra.Command, []string) error {
+			a.spareCollections()
 			p, err := a.readPlan(planFile)
 			if err != nil {
 				return err

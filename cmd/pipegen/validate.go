@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -97,7 +98,9 @@ func (a *app) check(ctx context.Context, paths []string) (config.Faults, error) 
 	if err != nil {
 		return nil, err
 	}
-	cfg, err := config.Load(fsys, files, config.Options{CheckReadme: strings.EqualFold(a.getenv("CHECK_README"), "true"), Getenv: a.getenv})
+	cache, save := plan.OpenCache(a.parseCache(), root, time.Now())
+	defer save()
+	cfg, err := config.Load(fsys, files, config.Options{CheckReadme: strings.EqualFold(a.getenv("CHECK_README"), "true"), Getenv: a.getenv, Cache: cache})
 	var faults config.Faults
 	if err != nil && !errors.As(err, &faults) {
 		return nil, err
@@ -110,7 +113,7 @@ func (a *app) check(ctx context.Context, paths []string) (config.Faults, error) 
 		}
 		faults = append(faults, overlays...)
 		if err == nil {
-			faults = append(faults, plan.Check(cfg, fsys, plan.Registry("", cfg.Pipegen, a.getenv))...)
+			faults = append(faults, plan.Check(cfg, fsys, cache, plan.Registry("", cfg.Pipegen, a.getenv))...)
 		}
 	}
 	faults = slices.DeleteFunc(faults, func(f config.Fault) bool {
@@ -144,11 +147,7 @@ func overlayFaults(cfg *config.Repository, fsys fs.FS) (config.Faults, error) {
 func (a *app) filesToCheck(ctx context.Context) (string, fs.FS, []string, error) {
 	repo, err := diff.Open(ctx, ".")
 	if err == nil {
-		files, err := repo.Files(ctx, "")
-		if err != nil {
-			return "", nil, nil, err
-		}
-		fsys, err := repo.FS(ctx, "")
+		fsys, files, err := plan.WorkTree(ctx, repo)
 		return repo.Root(), fsys, files, err
 	}
 	if !errors.Is(err, diff.ErrNoRepository) {

@@ -173,6 +173,13 @@ func (d *decoder) list(v reflect.Value) {
 	if n < 0 {
 		return
 	}
+	if texts, ok := reflect.TypeAssert[*[]string](v.Addr()); ok {
+		*texts = make([]string, n)
+		for i := range n {
+			(*texts)[i] = d.text()
+		}
+		return
+	}
 	all := reflect.MakeSlice(v.Type(), n, n)
 	for i := range n {
 		d.value(all.Index(i))

@@ -59,6 +59,11 @@ func (doc *document) known() bool { return doc.root != nil || doc.parse != nil }
 // tracked one that was removed from the work tree) gives fs.ErrNotExist;
 // whatever else keeps it from being read as text is a fault.
 func read(fsys fs.FS, file string) ([]byte, Faults, error) {
+	if _, regular := blobOf(fsys, file); regular {
+		if data, err := fs.ReadFile(fsys, file); err == nil {
+			return fit(file, int64(len(data)), data)
+		}
+	}
 	refuse := func(rule, hint, format string, args ...any) ([]byte, Faults, error) {
 		return nil, Faults{{File: file, Severity: Error, Rule: rule, Message: fmt.Sprintf(format, args...), Hint: hint}}, nil
 	}
@@ -89,7 +94,12 @@ func read(fsys fs.FS, file string) ([]byte, Faults, error) {
 			return unreadable(err)
 		}
 	}
-	if faults := unfit(file, max(info.Size(), int64(len(data))), data); faults != nil {
+	return fit(file, max(info.Size(), int64(len(data))), data)
+}
+
+// fit gives a file's content, or why it is not parsed at all.
+func fit(file string, size int64, data []byte) ([]byte, Faults, error) {
+	if faults := unfit(file, size, data); faults != nil {
 		return nil, faults, nil
 	}
 	return data, nil, nil

@@ -218,7 +218,7 @@ func (l *loader) read(p *Project) bool {
 	var text []byte
 	again := func() []byte {
 		if text == nil {
-			text, _, _ = read(l.fsys, p.File) //nolint:errcheck // without it faults have no position
+			text, _, _ = read(l.fsys, p.File) // without it faults have no position
 		}
 		return text
 	}
@@ -296,37 +296,46 @@ func (l *loader) weekly() ([]WeeklyEntry, Faults) {
 func sameNames(projects []*Project) Faults {
 	type place struct {
 		p     *Project
-		where []any
+		image int
 	}
+	first := make(map[string]place, len(projects))
 	places := map[string][]place{}
 	for _, p := range projects {
+		if !p.doc.known() {
+			continue
+		}
 		for i, image := range p.Images() {
-			where := at("name")
-			if len(p.Config.Targets) > 0 {
-				where = at("targets", i, "name")
-			}
-			if p.doc.known() && image.Name != "" {
-				places[image.Name] = append(places[image.Name], place{p, where})
+			switch other, twice := first[image.Name]; {
+			case image.Name == "":
+			case !twice:
+				first[image.Name] = place{p, i}
+			case places[image.Name] == nil:
+				places[image.Name] = []place{other, {p, i}}
+			default:
+				places[image.Name] = append(places[image.Name], place{p, i})
 			}
 		}
+	}
+	where := func(x place) []any {
+		if len(x.p.Config.Targets) > 0 {
+			return at("targets", x.image, "name")
+		}
+		return at("name")
 	}
 	var faults Faults
 	for name, all := range places {
 		for i, here := range all {
 			other := all[0]
 			if i == 0 {
-				if len(all) == 1 {
-					break
-				}
 				other = all[1]
 			}
 			if other.p == here.p {
 				continue // reported as a duplicate target
 			}
-			there := other.p.Fault("", "", "", other.where...)
+			there := other.p.Fault("", "", "", where(other)...)
 			faults = append(faults, here.p.Fault("duplicate-image", fmt.Sprintf(
 				"the image %s is also made by %s:%d:%d", show(name), there.File, there.Line, there.Column,
-			), "give one of them another name:", here.where...))
+			), "give one of them another name:", where(here)...))
 		}
 	}
 	return faults

@@ -139,6 +139,9 @@ func weeklyWords(line string) (words []weeklyWord, problem string) {
 
 // unmatched gives a fault for every entry that means no image.
 func unmatched(entries []WeeklyEntry, projects []*Project) Faults {
+	if len(entries) == 0 {
+		return nil
+	}
 	literal := map[string]bool{}
 	var names []string
 	for _, p := range projects {

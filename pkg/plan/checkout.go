@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/pipegen/pipegen/internal/parsecache"
 	"github.com/pipegen/pipegen/pkg/config"
 	"github.com/pipegen/pipegen/pkg/diff"
 	"github.com/pipegen/pipegen/pkg/failure"
@@ -56,9 +55,12 @@ type Checkout struct {
 	Dirty bool
 
 	rev     string // "" for the work tree
+	clean   bool   // the work tree is known to be as the head
 	request Request
-	cache   *parsecache.Cache // may be nil
-	entries []diff.Entry      // nil: not listed yet
+	cache   config.FileCache // may be nil
+	entries []diff.Entry     // nil: not listed yet
+
+	saveCache func() // nil: the cache is not open
 }
 
 // Open finds the checkout, the head and the base to compare with. Errors are
@@ -141,7 +143,7 @@ func (c *Checkout) Load(ctx context.Context) error {
 	}
 	c.openCache()
 	c.Config, err = config.Load(c.FS, files, config.Options{
-		CheckReadme: strings.EqualFold(c.request.Getenv("CHECK_README"), "true"), Getenv: c.request.Getenv, Cache: c.fileCache(),
+		CheckReadme: strings.EqualFold(c.request.Getenv("CHECK_README"), "true"), Getenv: c.request.Getenv, Cache: c.cache,
 	})
 	if err != nil {
 		return err
@@ -157,7 +159,7 @@ func (c *Checkout) compare(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		c.Dirty = c.matters(uncommitted)
+		c.Dirty, c.clean = c.matters(uncommitted), len(uncommitted) == 0
 	}
 	return c.changes(ctx)
 }
@@ -167,7 +169,7 @@ func (c *Checkout) changes(ctx context.Context) error {
 		return nil
 	}
 	to := c.Head.Hash
-	if c.Base.WorkTree {
+	if c.Base.WorkTree && !c.clean {
 		to = ""
 	}
 	var err error
@@ -216,7 +218,7 @@ func (c *Checkout) input(ctx context.Context, sel Selection) (*Input, error) {
 		return nil, err
 	}
 	in := &Input{
-		Config: c.Config, FS: c.FS, Cache: c.fileCache(), Selection: sel,
+		Config: c.Config, FS: c.FS, Cache: c.cache, Selection: sel,
 		CI: c.CI, Head: c.Head, Base: c.Base, Changes: c.Changes, DefaultsChanged: changed,
 		Dirty: c.Dirty, Branch: c.branch(), Entries: c.entries,
 		Created: c.Created, Registry: c.Registry, SourceURL: firstOf(c.request.Getenv("CI_PROJECT_URL"), githubURL(c.request.Getenv), c.Repo.RemoteURL()),

@@ -118,10 +118,10 @@ func (w *work) plan() *Plan {
 
 // Check reports what is wrong with a configuration as a whole: unknown
 // dependencies, circles, tags that collide; and, as warnings, Dockerfiles
-// that do not parse.
-func Check(cfg *config.Repository, fsys fs.FS, registry string) config.Faults {
+// that do not parse. cache may be nil.
+func Check(cfg *config.Repository, fsys fs.FS, cache config.FileCache, registry string) config.Faults {
 	n := newNaming(registry, cfg.Pipegen.Layout, time.Unix(0, 0), strings.Repeat("0", 40), "main", false, false)
-	_, faults := arrange(candidates(cfg, n), n, registry, dockerfiles{fsys: fsys})
+	_, faults := arrange(candidates(cfg, n), n, registry, dockerfiles{fsys, cache})
 	return faults
 }
 

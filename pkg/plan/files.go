@@ -3,8 +3,8 @@ package plan
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"sort"
 	"strings"
@@ -34,6 +34,18 @@ func (c *Checkout) list(ctx context.Context) ([]string, error) {
 		paths[i] = e.Path
 	}
 	return paths, nil
+}
+
+// WorkTree gives the files of a work tree, with a short way to read those that
+// git lists, and their paths, sorted.
+func WorkTree(ctx context.Context, repo *diff.Repo) (fs.FS, []string, error) {
+	fsys, err := repo.FS(ctx, "")
+	if err != nil {
+		return nil, nil, err
+	}
+	c := Checkout{Repo: repo, FS: fsys}
+	paths, err := c.list(ctx)
+	return c.FS, paths, err
 }
 
 // regular finds the entry of a regular file.
@@ -83,15 +95,8 @@ func (w workFiles) Blob(name string) (string, bool) {
 }
 
 // file is the name by which the operating system knows a file.
-func (w workFiles) file(name string) string { return filepath.Join(w.root, filepath.FromSlash(name)) }
-
-func (w workFiles) Stat(name string) (fs.FileInfo, error) {
-	if _, ok := regular(w.entries, name); ok {
-		if info, err := os.Lstat(w.file(name)); err == nil && info.Mode().IsRegular() {
-			return info, nil
-		}
-	}
-	return fs.Stat(w.FS, name)
+func (w workFiles) file(name string) string {
+	return w.root + string(filepath.Separator) + filepath.FromSlash(name)
 }
 
 func (w workFiles) ReadFile(name string) ([]byte, error) {
@@ -102,17 +107,21 @@ func (w workFiles) ReadFile(name string) ([]byte, error) {
 	}
 	// Nobody may be there to write to a named pipe.
 	info, err := fs.Stat(w.FS, name)
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, &fs.PathError{Op: "read", Path: name, Err: errIrregular}
+	case !info.Mode().IsRegular():
+		return nil, &fs.PathError{Op: "read", Path: name, Err: errors.New("is no regular file")}
+	case info.Size() > maxRead:
+		return nil, &fs.PathError{Op: "read", Path: name, Err: fmt.Errorf("is larger than %d MiB", maxRead>>20)}
 	}
 	return fs.ReadFile(w.FS, name)
 }
 
-var errIrregular = errors.New("is no regular file")
+// maxRead is what a file may have that is read whole, in bytes.
+const maxRead = 64 << 20
 
+func (w workFiles) Stat(name string) (fs.FileInfo, error)      { return fs.Stat(w.FS, name) }
 func (w workFiles) Lstat(name string) (fs.FileInfo, error)     { return fs.Lstat(w.FS, name) }
 func (w workFiles) ReadLink(name string) (string, error)       { return fs.ReadLink(w.FS, name) }
 func (w workFiles) ReadDir(name string) ([]fs.DirEntry, error) { return fs.ReadDir(w.FS, name) }

@@ -19,22 +19,22 @@ func readRegular(name string) ([]byte, bool) {
 	}
 	defer syscall.Close(fd) //nolint:errcheck // only read from
 	var st syscall.Stat_t
-	if syscall.Fstat(fd, &st) != nil || st.Mode&syscall.S_IFMT != syscall.S_IFREG {
+	if syscall.Fstat(fd, &st) != nil || st.Mode&syscall.S_IFMT != syscall.S_IFREG || st.Size > maxRead {
 		return nil, false
 	}
+	// A read that leaves room has come to the end.
 	data := make([]byte, 0, st.Size+1)
-	for {
+	for len(data) <= maxRead {
 		n, err := retry(func() (int, error) { return syscall.Read(fd, data[len(data):cap(data)]) })
 		if err != nil {
 			return nil, false
 		}
-		if n == 0 {
+		if data = data[:len(data)+n]; len(data) < cap(data) {
 			return data, true
 		}
-		if data = data[:len(data)+n]; len(data) == cap(data) {
-			data = append(data, 0)[:len(data)]
-		}
+		data = append(data, 0)[:len(data)]
 	}
+	return nil, false
 }
 
 func retry(call func() (int, error)) (int, error) {

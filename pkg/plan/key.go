@@ -86,15 +86,16 @@ func (c *candidate) keyInputs(tree *contentTree, done map[string]string) ([]KeyI
 	if w := c.project.Config.Watch; len(w) > 0 {
 		in = append(in, KeyInput{"watch", tree.matching(w)})
 	}
-	var spec []byte
+	var spec string
 	for i, pl := range c.platforms {
 		if i == 0 || c.specs[i] != c.specs[i-1] {
-			var err error
-			if spec, err = json.Marshal(keySpec(*c.specs[i])); err != nil {
+			data, err := json.Marshal(keySpec(*c.specs[i]))
+			if err != nil {
 				return nil, err
 			}
+			spec = string(data)
 		}
-		in = append(in, KeyInput{"build " + pl.String(), string(spec)})
+		in = append(in, KeyInput{"build " + pl.String(), spec})
 	}
 	for _, e := range c.edges {
 		in = append(in, KeyInput{"needs " + e.to, done[e.to]})

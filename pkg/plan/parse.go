@@ -9,35 +9,30 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/pipegen/pipegen/internal/parsecache"
 	"github.com/pipegen/pipegen/pkg/config"
 	"github.com/pipegen/pipegen/pkg/dockerfile"
 )
 
-// openCache opens the cache of what was read out of this repository's files.
+// OpenCache opens the cache, in the directory dir for caches, of what was read
+// out of the files of the checkout at root; save keeps what is new in it. With
+// dir "" there is none: cache is nil.
+func OpenCache(dir, root string, now time.Time) (cache config.FileCache, save func()) {
+	if dir == "" {
+		return nil, func() {}
+	}
+	name := sha256.Sum256([]byte(root))
+	c := parsecache.Open(filepath.Join(dir, hex.EncodeToString(name[:16])), parsecache.Identity(), now)
+	return c, c.Save
+}
+
+// openCache opens the cache of this checkout, once.
 func (c *Checkout) openCache() {
-	if c.request.ParseCache == "" || c.cache != nil {
-		return
+	if c.saveCache == nil {
+		c.cache, c.saveCache = OpenCache(c.request.ParseCache, c.Repo.Root(), c.request.Now())
 	}
-	root := sha256.Sum256([]byte(c.Repo.Root()))
-	file := filepath.Join(c.request.ParseCache, hex.EncodeToString(root[:16]))
-	c.cache = parsecache.Open(file, parsecache.Identity(), c.request.Now())
-}
-
-// saveCache keeps what was read for the next run.
-func (c *Checkout) saveCache() {
-	if c.cache != nil {
-		c.cache.Save()
-	}
-}
-
-// fileCache is the cache, or nil.
-func (c *Checkout) fileCache() config.FileCache {
-	if c.cache == nil {
-		return nil
-	}
-	return c.cache
 }
 
 // dockerfiles reads what Dockerfiles are built on.

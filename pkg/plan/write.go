@@ -1,10 +1,9 @@
 package plan
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
-	"fmt"
+	"errors"
 	"io"
 )
 
@@ -14,7 +13,7 @@ import (
 func (p *Plan) Write(w io.Writer) error {
 	shell := *p
 	shell.Images, shell.Skipped = nil, nil
-	out := &jsonWriter{to: bufio.NewWriterSize(w, 1<<16)}
+	out := &jsonWriter{to: w}
 	head, err := out.encode(shell)
 	if err != nil {
 		return err
@@ -22,7 +21,7 @@ func (p *Plan) Write(w io.Writer) error {
 	// The lists are the last fields.
 	head, ok := bytes.CutSuffix(head, []byte(`"images":null,"skipped":null}`))
 	if !ok {
-		return fmt.Errorf("encoding the plan: its lists are not at its end")
+		return errors.New("encoding the plan: its lists are not at its end")
 	}
 	out.indented(head, 0)
 	if err := writeList(out, "images", p.Images); err != nil {
@@ -33,7 +32,7 @@ func (p *Plan) Write(w io.Writer) error {
 		return err
 	}
 	out.text("\n}\n")
-	return out.to.Flush()
+	return out.flush()
 }
 
 // Bytes is the plan's JSON.
@@ -65,17 +64,28 @@ func writeList[E any](out *jsonWriter, key string, list []E) error {
 		out.text(separator + "\n    ")
 		out.indented(data, 2)
 		separator = ","
+		if len(out.done) > 1<<16 {
+			if err := out.flush(); err != nil {
+				return err
+			}
+		}
 	}
 	out.text("\n  ]")
 	return nil
 }
 
-// jsonWriter writes JSON with an indent of two blanks. Errors of the writer
-// below show when it is flushed.
+// jsonWriter writes JSON with an indent of two blanks.
 type jsonWriter struct {
-	to      *bufio.Writer
+	to      io.Writer
+	done    []byte // not written yet
 	compact bytes.Buffer
 	line    []byte // a newline with the indent of the depth
+}
+
+func (j *jsonWriter) flush() error {
+	_, err := j.to.Write(j.done)
+	j.done = j.done[:0]
+	return err
 }
 
 // encode gives the JSON of a value on one line; it is there until the next
@@ -90,49 +100,46 @@ func (j *jsonWriter) encode(v any) ([]byte, error) {
 	return bytes.TrimSuffix(j.compact.Bytes(), []byte("\n")), nil
 }
 
-func (j *jsonWriter) text(s string) { j.to.WriteString(s) } //nolint:errcheck // see jsonWriter
+func (j *jsonWriter) text(s string) { j.done = append(j.done, s...) }
 
 // indented writes JSON that is on one line, or its beginning, as json.Indent
 // does.
 func (j *jsonWriter) indented(data []byte, depth int) {
 	j.line = append(append(j.line[:0], '\n'), bytes.Repeat([]byte("  "), depth)...)
+	out := j.done
 	for i := 0; i < len(data); {
 		end := i + 1
 		switch c := data[i]; c {
 		case '"':
 			end = i + stringLength(data[i:])
-			j.put(data[i:end])
+			out = append(out, data[i:end]...)
 		case '{', '[':
 			if end < len(data) && data[end] == c+2 { // the bracket that closes it
 				end++
-				j.put(data[i:end])
+				out = append(out, data[i:end]...)
 				break
 			}
-			j.put(data[i:end])
 			j.line = append(j.line, "  "...)
-			j.put(j.line)
+			out = append(append(out, c), j.line...)
 		case '}', ']':
 			j.line = j.line[:len(j.line)-2]
-			j.put(j.line)
-			j.put(data[i:end])
+			out = append(append(out, j.line...), c)
 		case ',':
-			j.put(data[i:end])
-			j.put(j.line)
+			out = append(append(out, c), j.line...)
 		case ':':
-			j.text(": ")
+			out = append(out, ": "...)
 		default:
 			if n := bytes.IndexAny(data[i:], ",]}"); n > 0 {
 				end = i + n
 			} else {
 				end = len(data)
 			}
-			j.put(data[i:end])
+			out = append(out, data[i:end]...)
 		}
 		i = end
 	}
+	j.done = out
 }
-
-func (j *jsonWriter) put(b []byte) { j.to.Write(b) } //nolint:errcheck // see jsonWriter
 
 // stringLength is that of the string that data begins with, quotes included.
 func stringLength(data []byte) int {

@@ -1,7 +1,6 @@
 package plan
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
@@ -70,9 +69,9 @@ func FuzzIndented(f *testing.F) {
 		if err := json.Indent(&want, compact.Bytes(), "", "  "); err != nil {
 			t.Fatal(err)
 		}
-		w := &jsonWriter{to: bufio.NewWriter(&got)}
+		w := &jsonWriter{to: &got}
 		w.indented(compact.Bytes(), 0)
-		if err := w.to.Flush(); err != nil {
+		if err := w.flush(); err != nil {
 			t.Fatal(err)
 		}
 		if got.String() != want.String() {
