@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/term"
 )
 
 // process is a command that is measured.
@@ -86,8 +88,15 @@ func measure(ctx context.Context, processes []*process) (map[*process]result, er
 	results := make(map[*process]result, len(processes))
 	samples := make(map[*process][]sample, len(processes))
 	most := 0
+	watched := term.IsTerminal(int(os.Stderr.Fd()))
+	show := func(format string, args ...any) {
+		if watched {
+			fmt.Fprintf(os.Stderr, "\r\x1b[K"+format, args...)
+		}
+	}
+	defer show("")
 	for _, p := range processes {
-		fmt.Fprintf(os.Stderr, "\r\x1b[K%s", p.name)
+		show("%s", p.name)
 		_, err := p.run(ctx)
 		results[p] = result{err: err}
 		most = max(most, p.rounds)
@@ -97,7 +106,7 @@ func measure(ctx context.Context, processes []*process) (map[*process]result, er
 			if round >= p.rounds || results[p].err != nil {
 				continue
 			}
-			fmt.Fprintf(os.Stderr, "\r\x1b[K%d/%d %s", round+1, p.rounds, p.name)
+			show("%d/%d %s", round+1, p.rounds, p.name)
 			s, err := p.run(ctx)
 			if ctx.Err() != nil {
 				return nil, errors.New("interrupted")
@@ -106,7 +115,6 @@ func measure(ctx context.Context, processes []*process) (map[*process]result, er
 			samples[p] = append(samples[p], s)
 		}
 	}
-	fmt.Fprint(os.Stderr, "\r\x1b[K")
 	for p, s := range samples {
 		if results[p].err == nil {
 			results[p] = result{sample: median(s)}

@@ -50,7 +50,7 @@ func TestAddress(t *testing.T) {
 		{"malformed", "https://git.example.org:x/%zz", "", "", address{}, errNoGit},
 		{"file", "file:///a%20b/x.git", "", "", address{dir: "/a b/x.git"}, nil},
 		{"path", "/a:b/x.git", "", "", address{dir: "/a:b/x.git"}, nil},
-		{"relative path", "../up", "", "", address{dir: filepath.FromSlash("/work/up")}, nil},
+		{"relative path", "../up", "", "", address{dir: filepath.FromSlash("/home/me/up")}, nil},
 		{"none", "", "", "", address{}, errNoRemote},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -65,7 +65,7 @@ func TestAddress(t *testing.T) {
 			if test.want.url != "" && test.want.header == nil {
 				test.want.header = http.Header{}
 			}
-			got, err := addressOf(settings, "/work/clone", environment(test.env))
+			got, err := addressOf(settings, "/home/me/clone", environment(test.env))
 			if err != test.err || !reflect.DeepEqual(got, test.want) { //nolint:errorlint // as they are
 				t.Errorf("got %+v, %v\nwant %+v", got, err, test.want)
 			}

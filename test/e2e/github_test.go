@@ -26,7 +26,7 @@ import (
 // github runs workflows of a monorepo with act. Its jobs run on this machine,
 // and find a program docker that runs the builder image in a root made of it.
 type github struct {
-	*monorepo.Monorepo
+	checkout
 	act, actions, bin, image, place string
 }
 
@@ -145,7 +145,7 @@ func newGitHub(t *testing.T) *github {
 	if os.Geteuid() != 0 {
 		t.Fatal("giving each build a root of its own needs root")
 	}
-	g := &github{act: os.Getenv("ACT"), actions: os.Getenv("ACT_ACTIONS"), Monorepo: newMonorepo(t), place: scratch(t)}
+	g := &github{act: os.Getenv("ACT"), actions: os.Getenv("ACT_ACTIONS"), checkout: checkout{newMonorepo(t)}, place: scratch(t)}
 	if g.act == "" || g.actions == "" {
 		t.Fatal("act or the actions for it are missing: run make e2e, which installs them and names them in ACT and ACT_ACTIONS")
 	}
@@ -379,31 +379,6 @@ func (g *github) none(t *testing.T, image string) {
 			t.Errorf("%s was published as %s", image, tag)
 		}
 	}
-}
-
-func (g *github) read(t *testing.T, name string) string {
-	t.Helper()
-	data, err := os.ReadFile(filepath.Join(g.Dir, filepath.FromSlash(name)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(data)
-}
-
-func (g *github) head(t *testing.T) string {
-	t.Helper()
-	return strings.TrimSpace(g.git(t, "rev-parse", "HEAD"))
-}
-
-func (g *github) git(t *testing.T, args ...string) string {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "git", args...)
-	cmd.Dir, cmd.Env = g.Dir, monorepo.Env(os.Environ())
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("git %v: %v", args, err)
-	}
-	return string(out)
 }
 
 // freePort gives a port on loopback that nobody listens on.

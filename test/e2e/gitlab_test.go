@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"archive/tar"
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -26,7 +25,7 @@ import (
 // program pipegen that runs the one in the builder image, in a root made of that
 // image.
 type gitlab struct {
-	*monorepo.Monorepo
+	checkout
 	client, bin, image string
 }
 
@@ -236,7 +235,7 @@ func newGitLab(t *testing.T) *gitlab {
 	if os.Geteuid() != 0 {
 		t.Fatal("giving each job a root of its own needs root")
 	}
-	g := &gitlab{client: os.Getenv("GITLAB_CI_LOCAL"), Monorepo: newMonorepo(t)}
+	g := &gitlab{client: os.Getenv("GITLAB_CI_LOCAL"), checkout: checkout{newMonorepo(t)}}
 	if g.client == "" {
 		t.Fatal("gitlab-ci-local is missing: run make e2e, which installs it and names it in GITLAB_CI_LOCAL")
 	}
@@ -411,31 +410,4 @@ func (g *gitlab) clean(t *testing.T) {
 	t.Helper()
 	g.git(t, "reset", "-q", "--hard")
 	g.git(t, "clean", "-qxfd")
-}
-
-func (g *gitlab) read(t *testing.T, name string) string {
-	t.Helper()
-	data, err := os.ReadFile(filepath.Join(g.Dir, name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(data)
-}
-
-func (g *gitlab) head(t *testing.T) string {
-	t.Helper()
-	return strings.TrimSpace(g.git(t, "rev-parse", "HEAD"))
-}
-
-func (g *gitlab) git(t *testing.T, args ...string) string {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "git", args...)
-	cmd.Dir, cmd.Env = g.Dir, monorepo.Env(os.Environ())
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("git %v: %v\n%s", args, err, stderr.String())
-	}
-	return string(out)
 }

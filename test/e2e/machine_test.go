@@ -66,6 +66,36 @@ func newMonorepo(t *testing.T) *monorepo.Monorepo {
 	return m
 }
 
+// checkout is a monorepo with what suites do to its files and commits.
+type checkout struct{ *monorepo.Monorepo }
+
+func (c checkout) read(t *testing.T, name string) string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(c.Dir, filepath.FromSlash(name)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+func (c checkout) head(t *testing.T) string {
+	t.Helper()
+	return strings.TrimSpace(c.git(t, "rev-parse", "HEAD"))
+}
+
+func (c checkout) git(t *testing.T, args ...string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "git", args...)
+	cmd.Dir, cmd.Env = c.Dir, monorepo.Env(os.Environ())
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("git %v: %v\n%s", args, err, stderr.String())
+	}
+	return string(out)
+}
+
 // run runs a command to its end and gives its output and whether it succeeded.
 func run(t *testing.T, cmd *exec.Cmd) (output string, ok bool) {
 	t.Helper()
