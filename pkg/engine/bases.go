@@ -150,7 +150,7 @@ func (b *building) published() (map[string]plan.Published, error) {
 		if p.Name != name || !digestPattern.MatchString(p.Digest) || p.Repository == "" {
 			return nil, failure.Input("%s: not what was published of %s", path, name)
 		}
-		for _, tag := range append(slices.Clone(img.Tags), img.KeyTag) {
+		for _, tag := range slices.Concat(img.Tags, img.Aliases, []string{img.KeyTag}) {
 			if ref, err := registry.ParseReference(img.Repository + ":" + tag); err == nil {
 				out[ref.Repository()+":"+ref.Tag] = p
 			}

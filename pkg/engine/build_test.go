@@ -147,7 +147,7 @@ func TestDependencyIsPinned(t *testing.T) {
 	old := pushImage(t, b.host+"/images:base-latest", "linux/amd64")
 	fresh := pushImage(t, b.host+"/images:base-new", "linux/amd64")
 	pushImage(t, b.host+"/images:base-1", "linux/amd64")
-	b.Plan.Images = append(b.Plan.Images, plan.Image{Name: "base", Repository: b.host + "/images", Tags: []string{"base-1", "base-latest"}})
+	b.Plan.Images = append(b.Plan.Images, plan.Image{Name: "base", Repository: b.host + "/images", Tags: []string{"base-1"}, Aliases: []string{"base-latest"}})
 	b.Image = &b.Plan.Images[0]
 	b.Image.Needs = []string{"base"}
 	b.Build = &b.Image.Builds[0]

@@ -162,6 +162,26 @@ func TestBuilderImageIsInTheKey(t *testing.T) {
 	}
 }
 
+// A dirty tree's images get one tag, by which no Dockerfile means them.
+func TestDependentsInADirtyTree(t *testing.T) {
+	for layout, from := range map[string]string{"tag": "${PIPEGEN_REGISTRY}:base-latest", "repository": "${PIPEGEN_REGISTRY}/base:latest", "git": "${PIPEGEN_REGISTRY}/base:main"} {
+		t.Run(layout, func(t *testing.T) {
+			in := input(t, tree{
+				"pipegen.yaml": "layout: " + layout, "base": "additional_tags: [latest]",
+				"app": "{}", "app/Dockerfile": "ARG PIPEGEN_REGISTRY\nFROM " + from + "\n",
+			}, "base/x")
+			in.Dirty, in.CI = true, diff.CI{Event: diff.EventLocal}
+			p := compute(t, in)
+			if got := kinds(p); got != "base(changed=base/x) app(dependency=base)" {
+				t.Fatalf("got %s", got)
+			}
+			if base := p.Images[0]; len(base.Tags) != 1 || !strings.HasSuffix(from, base.Aliases[0]) && !strings.HasSuffix(from, "latest") {
+				t.Errorf("tags %v, aliases %v", base.Tags, base.Aliases)
+			}
+		})
+	}
+}
+
 func FuzzBases(f *testing.F) {
 	f.Add(`["alpine:3@sha256:12"]`)
 	f.Add(`{"linux/amd64":["a@b"],"linux/arm64":["a@c","@","x"]}`)

@@ -20,6 +20,7 @@ type candidate struct {
 	specs      []*config.BuildConfig // as platforms; the same one for all of them if none differs
 	repository string
 	tags       []string
+	aliases    []string // see Image.Aliases
 
 	edges   []edge // images that it is built on, sorted by name, each once
 	reasons []Reason
@@ -49,6 +50,9 @@ func candidates(cfg *config.Repository, n naming) []*candidate {
 			c := &candidate{
 				project: p, name: img.Name, target: img.Target, platforms: img.Platforms,
 				repository: n.repository(img.Name), tags: n.tags(img.Name, img.AdditionalTags),
+			}
+			if n.dirty {
+				c.aliases = n.moving(img.Name, img.AdditionalTags)
 			}
 			for i, pl := range img.Platforms {
 				if i > 0 && !p.Differs() {
@@ -97,7 +101,7 @@ func findEdges(cs []*candidate, registry string, read dockerfiles) config.Faults
 	byRef := map[string]*candidate{}
 	for _, c := range cs {
 		byName[c.name] = c
-		for _, t := range c.tags {
+		for _, t := range slices.Concat(c.tags, c.aliases) {
 			byRef[c.repository+":"+t] = c
 		}
 	}

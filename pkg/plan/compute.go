@@ -229,7 +229,7 @@ func (w *work) keys(ctx context.Context, of []*candidate) error {
 func (c *candidate) image(in *Input, n naming, selected map[string]bool) Image {
 	cfg := c.project.Config
 	img := Image{
-		Name: c.name, Dir: c.project.Dir, Key: c.key, Reasons: c.reasons, Repository: c.repository, Tags: c.tags,
+		Name: c.name, Dir: c.project.Dir, Key: c.key, Reasons: c.reasons, Repository: c.repository, Tags: c.tags, Aliases: c.aliases,
 		Needs: []string{}, Index: c.index(), Annotations: cfg.Annotations, Retag: c.retag, Inputs: abridgedInputs(c.inputs), Builds: []Build{},
 	}
 	if !in.Dirty && in.publishesKeys() {

@@ -75,6 +75,9 @@ type Image struct {
 	Repository string `json:"repository"`
 	// Tags without repository: first the one of date and commit, then the moving ones.
 	Tags []string `json:"tags"`
+	// Tags that an image of a dirty tree does not get, but by which Dockerfiles
+	// in this plan mean it.
+	Aliases []string `json:"aliases,omitempty"`
 	// Tag that carries the content key; empty when keys are not published.
 	KeyTag string `json:"key_tag,omitempty"`
 	// Names of images in this plan that must be published first.

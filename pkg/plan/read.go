@@ -8,6 +8,7 @@ import (
 	"io"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/pipegen/pipegen/pkg/config"
@@ -111,7 +112,7 @@ func (p *Plan) check() error {
 		case img.Retag != "" && !digest.MatchString(img.Retag):
 			return fmt.Errorf("image %q: retag %q is no sha256 digest", img.Name, img.Retag)
 		}
-		for _, t := range img.Tags {
+		for _, t := range slices.Concat(img.Tags, img.Aliases) {
 			if !component.MatchString(t) {
 				return fmt.Errorf("image %q: %q is no valid tag", img.Name, t)
 			}

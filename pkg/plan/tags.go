@@ -88,6 +88,12 @@ func (n naming) tags(image string, additional []string) []string {
 	if n.dirty {
 		return tags
 	}
+	return append(tags, n.moving(image, additional)...)
+}
+
+// moving are the tags that go from publication to publication.
+func (n naming) moving(image string, additional []string) []string {
+	var tags []string
 	if n.layout == "git" {
 		tags = append(tags, n.branch)
 	}
