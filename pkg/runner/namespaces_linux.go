@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -134,6 +133,9 @@ func (n *namespaces) remove(dir string) error {
 	return os.RemoveAll(dir)
 }
 
+// startDelay is how long a cancelled command that is being started may take.
+const startDelay = 500 * time.Millisecond
+
 func (n *namespaces) start(ctx context.Context, o order, stdout, stderr io.Writer) error {
 	orders, tell, err := os.Pipe()
 	if err != nil {
@@ -164,11 +166,20 @@ func (n *namespaces) start(ctx context.Context, o order, stdout, stderr io.Write
 	if err != nil {
 		return fmt.Errorf("making namespaces: %w", err)
 	}
-	var started atomic.Bool
-	ended := make(chan struct{})
+	started, ended := make(chan struct{}), make(chan struct{})
 	defer close(ended)
 	defer context.AfterFunc(ctx, func() {
-		if started.Load() && cmd.Process.Signal(syscall.SIGTERM) == nil {
+		// Before the command runs there is nobody to end in order. That it does
+		// may be on its way here.
+		politely := false
+		select {
+		case <-started:
+			politely = true
+		case <-ended:
+			return
+		case <-time.After(startDelay):
+		}
+		if politely && cmd.Process.Signal(syscall.SIGTERM) == nil {
 			select {
 			case <-ended:
 				return
@@ -188,11 +199,14 @@ func (n *namespaces) start(ctx context.Context, o order, stdout, stderr io.Write
 	last := make(chan report, 1)
 	go func() {
 		var r report
-		for d := gob.NewDecoder(reports); ; started.Store(r.Started) {
+		for d := gob.NewDecoder(reports); ; {
 			var next report
 			if d.Decode(&next) != nil {
 				last <- r
 				return
+			}
+			if next.Started && !r.Started {
+				close(started)
 			}
 			r = next
 		}

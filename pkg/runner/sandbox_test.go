@@ -63,7 +63,7 @@ func withInside(m *testing.M) int {
 func newTestSandbox(t *testing.T) (*Sandbox, string) {
 	t.Helper()
 	dir := t.TempDir()
-	s, err := NewSandbox(t.Context(), SandboxOptions{Kind: Namespaces, Executor: inside, Dir: dir, grace: 200 * time.Millisecond})
+	s, err := NewSandbox(t.Context(), SandboxOptions{Kind: Namespaces, Executor: inside, Dir: dir, grace: time.Second})
 	if err == nil {
 		t.Cleanup(func() { assertNothingLeft(t, dir) })
 		return s, dir
