@@ -113,8 +113,9 @@ func (o *objects) readAll(ctx context.Context, ids []oid) ([][]byte, error) {
 }
 
 // reading runs f, which may call look, also from several goroutines. If f misses
-// an object it is run a second time, after looking for new packs: what was there
-// may have moved meanwhile.
+// an object it is run again after looking for new packs, as what was there may
+// have moved meanwhile, and again as long as there are new ones: who repacks
+// twice in a row can be ahead of each look.
 func (o *objects) reading(ctx context.Context, f func() error) error {
 	once := func() error {
 		o.mu.RLock()
@@ -128,9 +129,16 @@ func (o *objects) reading(ctx context.Context, f func() error) error {
 		return f()
 	}
 	err := once()
-	if errors.Is(err, ErrMissing) {
-		if err = o.scan(); err == nil {
-			err = once()
+	for range 100 {
+		if !errors.Is(err, ErrMissing) {
+			break
+		}
+		moved, failed := o.rescan()
+		if failed != nil {
+			return failed
+		}
+		if err = once(); !moved {
+			break
 		}
 	}
 	return err
@@ -231,12 +239,21 @@ func (o *objects) directories() ([]string, error) {
 
 // scan looks for packs. Those that are known stay open.
 func (o *objects) scan() error {
+	_, err := o.rescan()
+	return err
+}
+
+// rescan is scan and tells whether packs came or went since the last time. The
+// first time they may have: a directory that is read while files are renamed in
+// it can show neither the old nor the new.
+func (o *objects) rescan() (moved bool, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	dirs, err := borrowed(append([]string{o.dir}, o.lent...))
 	if err != nil {
-		return fmt.Errorf("reading the object store: %w", err)
+		return false, fmt.Errorf("reading the object store: %w", err)
 	}
+	moved = !o.scanned
 	known := map[string]*pack{}
 	for _, p := range o.packs {
 		if !slices.Contains(o.added, p) {
@@ -257,11 +274,14 @@ func (o *objects) scan() error {
 			}
 			p := known[name+".pack"]
 			if p == nil {
-				if p, err = openPack(name + ".idx"); err != nil {
-					if !errors.Is(err, fs.ErrNotExist) {
-						o.broken = errors.Join(o.broken, err)
-					}
+				p, err = openPack(name + ".idx")
+				if err != nil && !errors.Is(err, fs.ErrNotExist) {
+					o.broken = errors.Join(o.broken, err)
 					continue
+				}
+				moved = true
+				if err != nil {
+					continue // gone already
 				}
 			}
 			delete(known, p.name)
@@ -270,9 +290,10 @@ func (o *objects) scan() error {
 	}
 	o.last.Store(nil)
 	for _, p := range known {
+		moved = true
 		errs = append(errs, p.close())
 	}
-	return errors.Join(errs...)
+	return moved, errors.Join(errs...)
 }
 
 // borrowed gives object directories and those that they borrow from, and they

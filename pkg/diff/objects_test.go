@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -214,9 +215,9 @@ func TestReadingWhileObjectsMove(t *testing.T) {
 	ids := slices.Collect(maps.Keys(want))
 	o := c.objects()
 	ctx, stop := context.WithCancel(t.Context())
-	moved := make(chan struct{})
-	go func() {
-		defer close(moved)
+	var moving sync.WaitGroup
+	defer moving.Wait()
+	moving.Go(func() {
 		defer stop()
 		for i := range 6 {
 			cmd := exec.Command("git", "repack", "-q", "-a", "-d", fmt.Sprintf("--depth=%d", 1+7*i), "-f")
@@ -228,7 +229,7 @@ func TestReadingWhileObjectsMove(t *testing.T) {
 				t.Errorf("%v\n%s", err, out)
 			}
 		}
-	}()
+	})
 	for n := 0; ctx.Err() == nil; n++ {
 		if n%40 == 0 {
 			if err := o.close(); err != nil {
@@ -245,7 +246,6 @@ func TestReadingWhileObjectsMove(t *testing.T) {
 			}
 		}
 	}
-	<-moved
 }
 
 // What the clone holds is read without starting git.
