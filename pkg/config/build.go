@@ -57,6 +57,12 @@ type BuildConfig struct {
 	Env Pairs `yaml:"env,omitempty"`
 	// What a build yields: image (push), docker-tar, oci-tar, oci-layout, rootfs, digest.
 	Outputs []string `yaml:"outputs,omitempty"`
+	// Options of BuildKit's image exporter, such as compression: zstd (BuildKit only).
+	OutputOpts Pairs `yaml:"output_opts,omitempty"`
+	// Leaves times out of the image, so that the same input gives the same digest.
+	Reproducible *bool `yaml:"reproducible,omitempty"`
+	// Mirrors of docker.io, HOST[:PORT][/PATH], asked before it in this order.
+	RegistryMirrors []string `yaml:"registry_mirrors,omitempty"`
 	// Layer cache.
 	Cache *Cache `yaml:"cache,omitempty"`
 	// What a build may use, in Kubernetes quantities.
@@ -69,6 +75,8 @@ type BuildConfig struct {
 	Annotations Pairs `yaml:"annotations,omitempty"`
 	// Secrets of the build, by reference.
 	Secrets []Secret `yaml:"secrets,omitempty"`
+	// SSH agents and keys of the build, by reference (BuildKit only).
+	SSH []SSH `yaml:"ssh,omitempty"`
 	// Where the rendered job builds: ci, kubernetes or ecs.
 	Runner string `yaml:"runner,omitempty"`
 	// Limit of one build, a duration such as 45m; default: 1h.
@@ -92,6 +100,7 @@ type Override struct {
 	PostScript     *string    `yaml:"post_script,omitempty"`
 	Env            Pairs      `yaml:"env,omitempty"`
 	Outputs        []string   `yaml:"outputs,omitempty"`
+	OutputOpts     Pairs      `yaml:"output_opts,omitempty"`
 	Cache          *Cache     `yaml:"cache,omitempty"`
 	Resources      *Resources `yaml:"resources,omitempty"`
 	Labels         Pairs      `yaml:"labels,omitempty"`
@@ -125,10 +134,31 @@ type Cache struct {
 	Enable bool `yaml:"enable,omitempty" json:"enable"`
 	// Registry repository of the cache; default: {registry}/cache in layout repository, the registry's own repository else.
 	Repo string `yaml:"repo,omitempty" json:"repo,omitempty"`
-	// How long a layer stays valid, a duration such as 24h.
+	// How long a layer stays valid, a duration such as 24h (Kaniko only).
 	TTL string `yaml:"ttl,omitempty" json:"ttl,omitempty"`
-	// BuildKit: min or max.
+	// BuildKit: min, the layers of the image alone, or max, those of all stages; default: max, for inline min.
 	Mode string `yaml:"mode,omitempty" json:"mode,omitempty"`
+	// registry (default), inline (in the image) or local (a directory); the last two are BuildKit's.
+	Type string `yaml:"type,omitempty" json:"type,omitempty"`
+	// Directory of a local cache; one that is relative is below the root of the checkout.
+	Path string `yaml:"path,omitempty" json:"path,omitempty"`
+	// Kaniko: whether layers of COPY are cached too; default: false.
+	CopyLayers *bool `yaml:"copy_layers,omitempty" json:"copy_layers,omitempty"`
+	// Kaniko: whether layers of RUN are cached; default: true.
+	RunLayers *bool `yaml:"run_layers,omitempty" json:"run_layers,omitempty"`
+	// Kaniko: whether layers are compressed in memory before they are cached; false takes less memory. Default: true.
+	Compressed *bool `yaml:"compressed,omitempty" json:"compressed,omitempty"`
+}
+
+// SSH is an agent or a key that RUN --mount=type=ssh may use, by reference.
+// Without env and file it is the agent of SSH_AUTH_SOCK.
+type SSH struct {
+	// Name by which the Dockerfile mounts it; default: default.
+	ID string `yaml:"id,omitempty" json:"id,omitempty"`
+	// Environment variable with a private key in PEM, or the path of one.
+	Env string `yaml:"env,omitempty" json:"env,omitempty"`
+	// File with a private key in PEM.
+	File string `yaml:"file,omitempty" json:"file,omitempty"`
 }
 
 // Resources are quantities as in Kubernetes: cpu "500m", memory "2Gi".

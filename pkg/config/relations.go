@@ -156,6 +156,13 @@ func (p *Project) engines(own *BuildConfig) {
 			used[p.For(pl).Engine] = true
 		}
 	}
+	var cache Cache
+	if own.Cache != nil {
+		cache = *own.Cache
+	}
+	if cache.Type != "" && cache.Type != "registry" && used["kaniko"] {
+		p.fault("other-engine", "engine: buildkit has it, or remove the key", at("cache", "type"), "engine kaniko caches in a registry only")
+	}
 	for _, key := range []struct {
 		name, engine string
 		written      bool
@@ -164,7 +171,13 @@ func (p *Project) engines(own *BuildConfig) {
 		{"frontend", "buildkit", own.Frontend != "", at("frontend")},
 		{"frontend_opts", "buildkit", own.FrontendOpts != nil, at("frontend_opts")},
 		{"contexts", "buildkit", own.Contexts != nil, at("contexts")},
-		{"cache.mode", "buildkit", own.Cache != nil && own.Cache.Mode != "", at("cache", "mode")},
+		{"output_opts", "buildkit", own.OutputOpts != nil, at("output_opts")},
+		{"ssh", "buildkit", own.SSH != nil, at("ssh")},
+		{"cache.mode", "buildkit", cache.Mode != "", at("cache", "mode")},
+		{"cache.ttl", "kaniko", cache.TTL != "", at("cache", "ttl")},
+		{"cache.copy_layers", "kaniko", cache.CopyLayers != nil, at("cache", "copy_layers")},
+		{"cache.run_layers", "kaniko", cache.RunLayers != nil, at("cache", "run_layers")},
+		{"cache.compressed", "kaniko", cache.Compressed != nil, at("cache", "compressed")},
 		{"command", "make", own.Command != "", at("command")},
 	} {
 		if key.written && !used[key.engine] {

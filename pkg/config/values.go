@@ -18,6 +18,7 @@ var (
 	layouts    = []string{"tag", "repository", "git"}
 	mediaTypes = []string{"oci", "docker"}
 	cacheModes = []string{"min", "max"}
+	cacheTypes = []string{"registry", "inline", "local"}
 	policies   = []string{PolicyAlways, PolicyStale}
 	ciSystems  = []string{"gitlab", "github", "concourse"}
 	jobKinds   = []string{"prepare", "build", "manifest", "gate", "workflow", "job", "resource", "weekly", "set_pipeline", "pipeline"}
@@ -25,10 +26,10 @@ var (
 	commonPlatforms = []string{"linux/amd64", "linux/arm64", "linux/arm/v7", "linux/386", "linux/ppc64le", "linux/riscv64", "linux/s390x", "windows/amd64"}
 )
 
-// unavailable are engines and runners that this version of pipegen knows but
+// unavailable are runners that this version of pipegen knows but
 // cannot use. They are warnings: a plan can be made, and pipegen build says it
 // again.
-var unavailable = []string{"buildkit", "make", "kubernetes", "ecs"}
+var unavailable = []string{"kubernetes", "ecs"}
 
 // checker judges the values of one mapping in a file: each by itself, before
 // layers are joined.
@@ -74,9 +75,6 @@ func (c checker) build(b *BuildConfig) {
 	c.platforms(b.Platforms, at("platforms"))
 	c.tags(b.AdditionalTags, at("additional_tags"))
 	c.choice(b.Engine, engines, at("engine"))
-	if slices.Contains(unavailable, b.Engine) {
-		c.warn("engine-unavailable", "engine: kaniko", at("engine"), "this version of pipegen builds with Kaniko only, not with %s", b.Engine)
-	}
 	for i, arg := range b.EngineArgs {
 		if flag, _, _ := strings.Cut(arg, "="); strings.TrimLeft(flag, "-") == "force" && flag != "force" {
 			c.fault("forbidden-flag", "pipegen passes it where it is safe", at("engine_args", i), "%s is not accepted from configuration: it lets Kaniko delete the file system it runs in", show(flag))
@@ -96,6 +94,8 @@ func (c checker) build(b *BuildConfig) {
 	c.cache(b.Cache)
 	c.resources(b.Resources)
 	c.secrets(b.Secrets)
+	c.ssh(b.SSH)
+	c.mirrors(b.RegistryMirrors)
 	c.choice(b.Runner, runners, at("runner"))
 	if slices.Contains(unavailable, b.Runner) {
 		c.warn("runner-unavailable", "runner: ci", at("runner"), "in this version of pipegen jobs build where the CI runs them, not on %s", b.Runner)
@@ -197,6 +197,15 @@ func (c checker) cache(cache *Cache) {
 	}
 	c.duration(cache.TTL, at("cache", "ttl"))
 	c.choice(cache.Mode, cacheModes, at("cache", "mode"))
+	c.choice(cache.Type, cacheTypes, at("cache", "type"))
+	switch {
+	case cache.Type == "local" && cache.Path == "":
+		c.fault("missing-key", "a directory that outlives the build", at("cache"), "a local cache has no path")
+	case cache.Type != "local" && cache.Path != "":
+		c.fault("bad-cache", "add type: local", at("cache", "path"), "cache.path is the directory of a local cache")
+	case cache.Type == "inline" && cache.Mode == "max":
+		c.fault("bad-cache", "type: registry can hold them", at("cache", "mode"), "an inline cache cannot hold the layers of all stages")
+	}
 	c.image(cache.Repo, at("cache", "repo"))
 	if strings.Contains(cache.Repo, "://") {
 		c.fault("bad-registry", "write registry/repository", at("cache", "repo"), "cache.repo has a scheme")
@@ -244,6 +253,34 @@ func (c checker) secrets(secrets []Secret) {
 	}
 }
 
+func (c checker) ssh(keys []SSH) {
+	seen := map[string]bool{}
+	for i, s := range keys {
+		if s.ID == "" {
+			s.ID = "default"
+		}
+		switch {
+		case strings.ContainsAny(s.ID, ", =\t"):
+			c.fault("bad-secret", "", at("ssh", i, "id"), "the id %s contains a blank, a comma or an =", show(s.ID))
+		case seen[s.ID]:
+			c.fault("duplicate-secret", "", at("ssh", i), "there are two ssh entries with the id %s", show(s.ID))
+		case s.Env != "" && s.File != "":
+			c.fault("bad-secret", "write env: NAME, file: PATH, or neither for the agent of SSH_AUTH_SOCK", at("ssh", i), "an ssh entry wants at most one of env and file")
+		}
+		seen[s.ID] = true
+		c.envName(s.Env, at("ssh", i, "env"))
+	}
+}
+
+func (c checker) mirrors(mirrors []string) {
+	c.distinct(mirrors, "registry_mirrors")
+	for i, m := range mirrors {
+		if m != "" && (strings.ContainsAny(m, " \t@") || strings.Contains(m, "://")) {
+			c.fault("bad-registry", "write HOST[:PORT] or HOST[:PORT]/PATH", at("registry_mirrors", i), "%s is no name of a registry", show(quote.URL(m)))
+		}
+	}
+}
+
 func (c checker) overrides(overrides map[string]Override) {
 	if len(overrides) == 0 {
 		return
@@ -264,7 +301,7 @@ func (o Override) config() *BuildConfig {
 		DockerfilePath: o.DockerfilePath, ContextPath: o.ContextPath, Target: o.Target, BuildArgs: o.BuildArgs,
 		Engine: o.Engine, EngineArgs: o.EngineArgs, BuilderImage: o.BuilderImage,
 		Frontend: o.Frontend, FrontendOpts: o.FrontendOpts, Contexts: o.Contexts, Command: o.Command,
-		PreScript: o.PreScript, PostScript: o.PostScript, Env: o.Env, Outputs: o.Outputs,
+		PreScript: o.PreScript, PostScript: o.PostScript, Env: o.Env, Outputs: o.Outputs, OutputOpts: o.OutputOpts,
 		Cache: o.Cache, Resources: o.Resources, Labels: o.Labels, Secrets: o.Secrets,
 		Runner: o.Runner, Timeout: o.Timeout,
 	}

@@ -266,6 +266,7 @@ func (c *candidate) build(in *Input, n naming, pl config.Platform, s *config.Bui
 		Context: join(root, s.ContextPath), Dockerfile: join(root, s.DockerfilePath), Target: s.Target,
 		Args: s.BuildArgs, EngineArgs: s.EngineArgs, Frontend: s.Frontend, FrontendOpts: s.FrontendOpts, Contexts: s.Contexts,
 		Env: s.Env, Outputs: s.Outputs, Labels: labels, Cache: s.Cache, Resources: s.Resources, Secrets: s.Secrets,
+		OutputOpts: s.OutputOpts, Reproducible: s.Reproducible != nil && *s.Reproducible, RegistryMirrors: s.RegistryMirrors, SSH: s.SSH,
 		BuilderImage: s.BuilderImage,
 		Runner:       s.Runner, RunsOn: runnerOf(in.Config.Pipegen.Runners, pl, in.Getenv), Timeout: s.Timeout,
 	}

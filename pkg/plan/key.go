@@ -125,11 +125,13 @@ func keySpec(s config.BuildConfig) any {
 		Command, PreScript, PostScript                    string
 		Env, Labels                                       map[string]string
 		Outputs, Secrets                                  []string
+		OutputOpts                                        map[string]string `json:",omitempty"`
+		Reproducible                                      bool              `json:",omitempty"`
 	}{
 		s.Engine, s.BuilderImage, s.DockerfilePath, s.ContextPath, s.Target,
 		s.BuildArgs, s.EngineArgs, s.Frontend, s.FrontendOpts, s.Contexts,
 		s.Command, script(s.PreScript), script(s.PostScript),
-		s.Env, s.Labels, s.Outputs, secrets,
+		s.Env, s.Labels, s.Outputs, secrets, s.OutputOpts, s.Reproducible != nil && *s.Reproducible,
 	}
 }
 

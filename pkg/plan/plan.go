@@ -132,12 +132,20 @@ type Build struct {
 	Env        map[string]string `json:"env,omitempty"`
 	// image, docker-tar, oci-tar, oci-layout, rootfs, digest.
 	Outputs []string `json:"outputs"`
+	// Options of BuildKit's exporter of the image.
+	OutputOpts map[string]string `json:"output_opts,omitempty"`
+	// Whether times are left out of the image, so that the same input gives the same digest.
+	Reproducible bool `json:"reproducible,omitempty"`
+	// Mirrors of docker.io, asked before it in this order.
+	RegistryMirrors []string `json:"registry_mirrors,omitempty"`
 	// Labels of the image, OCI's own included.
 	Labels    map[string]string `json:"labels,omitempty"`
 	Cache     *config.Cache     `json:"cache,omitempty"`
 	Resources *config.Resources `json:"resources,omitempty"`
 	// Secrets by reference.
 	Secrets []config.Secret `json:"secrets,omitempty"`
+	// SSH agents and keys by reference, for BuildKit.
+	SSH []config.SSH `json:"ssh,omitempty"`
 	// Container image in which CI, Kubernetes and ECS run this build; empty: the CI variable PIPEGEN_IMAGE.
 	BuilderImage string `json:"builder_image,omitempty"`
 	// Where the rendered job builds: ci, kubernetes or ecs.
@@ -200,6 +208,35 @@ func (p *Plan) Find(id string) (*Image, *Build, bool) {
 		}
 	}
 	return nil, nil, false
+}
+
+// Pushes says whether the build pushes an image to its destination.
+func (b *Build) Pushes() bool { return len(b.Outputs) == 0 || slices.Contains(b.Outputs, "image") }
+
+// Files says whether the build leaves outputs that are files: what was asked
+// for, or what a project's own make may leave.
+func (b *Build) Files() bool {
+	return b.Engine == "make" || slices.ContainsFunc(b.Outputs, func(o string) bool { return o != "image" })
+}
+
+// Credentials gives the names of environment variables that the build takes
+// secrets from, those for its source left out.
+func (b *Build) Credentials() []string {
+	var names []string
+	for _, s := range b.Secrets {
+		names = append(names, s.Env)
+	}
+	for _, s := range b.SSH {
+		names = append(names, s.Env)
+	}
+	slices.Sort(names)
+	return slices.DeleteFunc(slices.Compact(names), func(name string) bool { return name == "" })
+}
+
+// Pushes says whether any build of the image is pushed, so that there is
+// something to publish.
+func (img *Image) Pushes() bool {
+	return len(img.Builds) == 0 || slices.ContainsFunc(img.Builds, func(b Build) bool { return b.Pushes() })
 }
 
 // Image gives the image of this name.
