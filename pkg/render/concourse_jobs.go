@@ -58,15 +58,19 @@ func (c *concourse) imageJob(i int) (*yaml.Node, error) {
 		inputs = append(inputs, built)
 		run = append(run, "--results=../"+built)
 	}
-	publish, err := c.task(kindManifest, task{
-		name: concourseManifest, inputs: inputs, outputs: []string{"published"}, image: c.shared, limit: concourseLight, dir: concourseSource,
-		args: append(run, "--metadata-dir=../published"),
-	})
-	if err != nil {
-		return nil, err
+	steps := list(c.fetch(i), planning, mapping("in_parallel", builds))
+	if img.Pushes() {
+		publish, err := c.task(kindManifest, task{
+			name: concourseManifest, inputs: inputs, outputs: []string{"published"}, image: c.shared, limit: concourseLight, dir: concourseSource,
+			args: append(run, "--metadata-dir=../published"),
+		})
+		if err != nil {
+			return nil, err
+		}
+		steps.Content = append(steps.Content, publish)
 	}
 	// One build of an image at a time moves its tags.
-	n := mapping("name", c.images[i].job, "serial", true, "plan", list(c.fetch(i), planning, mapping("in_parallel", builds), publish))
+	n := mapping("name", c.images[i].job, "serial", true, "plan", steps)
 	return n, c.lay(n, kindJob)
 }
 
@@ -152,7 +156,7 @@ func (c *concourse) buildTask(img *plan.Image, b *plan.Build, project *config.Pr
 	built = concourseBuilt + suffix
 	t := task{
 		name: "build-" + suffix, inputs: []string{concourseSource, concoursePlan}, outputs: []string{built}, image: c.shared, dir: concourseSource,
-		// Kaniko must be root in its container, and needs no more than that.
+		// Kaniko must be root in its container.
 		user: "root", tags: b.RunsOn.Concourse,
 		args:   []string{"build", b.ID, "--if-planned", "--plan=../" + concoursePlan + "/plan.json", "--metadata-dir=../" + built},
 		params: map[string]string{},
@@ -175,9 +179,11 @@ func (c *concourse) buildTask(img *plan.Image, b *plan.Build, project *config.Pr
 		t.limit = limit + concourseAside
 	}
 	t.add(img.Source)
-	for _, s := range b.Secrets {
-		t.credential(s.Env)
+	for _, name := range b.Credentials() {
+		t.credential(name)
 	}
+	// A daemon of its own needs the privileges to make containers.
+	t.privileged = b.Engine == "make" || b.Engine == "buildkit" && len(c.config.Pipegen.BuildKit.Addresses) == 0
 	for name := range t.params {
 		if !variableName.MatchString(name) {
 			return nil, "", failure.Input("build %s: %q is no name of an environment variable", b.ID, name)
@@ -206,6 +212,7 @@ type task struct {
 	tags            []string
 	limit           time.Duration
 	user, dir       string
+	privileged      bool
 	args            []string
 	params          map[string]string
 }
@@ -250,7 +257,11 @@ func (c *concourse) task(kind string, t task) (*yaml.Node, error) {
 	if t.limit > 0 {
 		limit = concourseDuration(t.limit)
 	}
-	n := mapping("task", t.name, "tags", tags, "timeout", limit, "config", mapping(
+	var privileged any
+	if t.privileged {
+		privileged = true
+	}
+	n := mapping("task", t.name, "privileged", privileged, "tags", tags, "timeout", limit, "config", mapping(
 		"platform", "linux", "image_resource", clone(t.image), "inputs", artifacts(t.inputs), "outputs", artifacts(t.outputs),
 		"params", env, "run", mapping("path", "pipegen", "dir", t.dir, "user", t.user, "args", t.args),
 	))

@@ -440,7 +440,11 @@ func checkConcourse(t testing.TB, p *plan.Plan, cfg *config.Repository, data []b
 				triggers[s.Get.resource()] = s.Get.Passed
 			}
 		}
-		if len(tasks) != 2+len(img.Builds) {
+		published := 0
+		if img.Pushes() {
+			published = 1
+		}
+		if len(tasks) != 1+len(img.Builds)+published {
 			t.Fatalf("job %s has %d tasks", j.Name, len(tasks))
 		}
 		if got := tasks[0].Task.Config.Run.Args; got[0] != "plan" || got[1] != img.Name {
@@ -448,7 +452,8 @@ func checkConcourse(t testing.TB, p *plan.Plan, cfg *config.Repository, data []b
 		}
 		for k, b := range img.Builds {
 			task := tasks[1+k].Task
-			if got := task.Config.Run.Args; got[0] != "build" || got[1] != b.ID || task.Config.Run.User != "root" || task.Privileged {
+			privileged := b.Engine == "make" || b.Engine == "buildkit" && len(cfg.Pipegen.BuildKit.Addresses) == 0
+			if got := task.Config.Run.Args; got[0] != "build" || got[1] != b.ID || task.Config.Run.User != "root" || task.Privileged != privileged {
 				t.Errorf("build %s runs %+v", b.ID, task.Config.Run)
 			}
 			if _, overlaid := cfg.Pipegen.Overlays["concourse"]["build"]["tags"]; !overlaid && !slices.Equal(task.Tags, b.RunsOn.Concourse) {
@@ -458,7 +463,7 @@ func checkConcourse(t testing.TB, p *plan.Plan, cfg *config.Repository, data []b
 		if len(img.Builds) > 0 && len(j.Plan[2].InParallel) != len(img.Builds) {
 			t.Errorf("job %s does not build its platforms at the same time", j.Name)
 		}
-		if got := tasks[len(tasks)-1].Task.Config.Run.Args; got[0] != "manifest" || got[1] != img.Name {
+		if got := tasks[len(tasks)-1].Task.Config.Run.Args; published == 1 && (got[0] != "manifest" || got[1] != img.Name) {
 			t.Errorf("job %s publishes by %q", j.Name, got)
 		}
 		// Whatever triggers what an image is built on leads to the image too,

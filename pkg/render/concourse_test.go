@@ -90,6 +90,11 @@ func concourseCheckouts() map[string]checkout {
 		"secrets": settings.with(checkout{
 			"projects/tool/build-config.yaml": "upstream_repo: https://git.example/tool\nupstream_ref: v1\nupstream_auth: {token_env: GIT_TOKEN}\nsecrets: [{id: key, env: NPM_TOKEN}]\npre_script: \"true\"\n",
 		}).with(project("projects/app", "depends_on: [tool]\n", "FROM scratch\n")),
+		"engines": settings.with(project("projects/buildkit", "engine: buildkit\noutputs: [image, rootfs]\nssh: [{env: DEPLOY_KEY}]\n", "FROM scratch\n")).
+			with(project("projects/unpushed", "outputs: [oci-layout]\n", "FROM scratch\n")).
+			with(checkout{"projects/made/build-config.yaml": "engine: make\n", "projects/made/Makefile": "release:\n"}),
+		"daemons": checkout{"pipegen.yaml": settings["pipegen.yaml"] + "buildkit: {addresses: [\"unix:///run/buildkit/buildkitd.sock\"]}\n"}.
+			with(project("projects/app", "engine: buildkit\n", "FROM scratch\n")),
 		"overlay": chain.with(checkout{"pipegen.yaml": settings["pipegen.yaml"] + `overlays:
   concourse:
     prepare: {attempts: 2}

@@ -91,6 +91,10 @@ type github struct {
 	// Secrets that overlays of the jobs of an image name.
 	overlaid []string
 
+	// Whether any build leaves outputs that are files, and whether any image is
+	// not pushed.
+	files, unpublished bool
+
 	signIn githubSignIn
 	// Whether images go to a registry that only a repository variable names.
 	registryVariable bool
@@ -116,6 +120,7 @@ func newGitHub(p *plan.Plan, o GitHubOptions) (*github, error) {
 	variables, upstream, secrets := map[string]bool{}, map[string]bool{}, map[string]bool{}
 	for i := range p.Images {
 		img := &p.Images[i]
+		g.unpublished = g.unpublished || !img.Pushes()
 		if img.Source != nil && img.Source.Auth != nil {
 			upstream[img.Source.Auth.TokenEnv], upstream[img.Source.Auth.SSHKeyEnv] = true, true
 		}
@@ -124,9 +129,10 @@ func newGitHub(p *plan.Plan, o GitHubOptions) (*github, error) {
 			if err := g.addBuild(img, b); err != nil {
 				return nil, err
 			}
-			for _, s := range b.Secrets {
-				secrets[s.Env] = true
+			for _, name := range b.Credentials() {
+				secrets[name] = true
 			}
+			g.files = g.files || b.Files()
 			_, names, err := githubVariables(b.BuilderImage)
 			if err != nil {
 				return nil, fmt.Errorf("build %s: %w", b.ID, err)

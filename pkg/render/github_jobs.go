@@ -21,9 +21,10 @@ type githubAction struct{ ref, version string }
 
 // Names of artifacts begin with these.
 const (
-	planArtifact  = "pipegen-plan"
-	buildArtifact = "pipegen-build-" // ID
-	indexArtifact = "pipegen-index-" // NAME
+	planArtifact   = "pipegen-plan"
+	buildArtifact  = "pipegen-build-"  // ID
+	outputArtifact = "pipegen-output-" // ID
+	indexArtifact  = "pipegen-index-"  // NAME
 )
 
 const (
@@ -168,6 +169,10 @@ func (g *github) imageWorkflow() (root, permissions *yaml.Node, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	result := "error"
+	if g.unpublished {
+		result = "ignore" // of images that are not pushed there is none
+	}
 	manifest, err := g.job(kindManifest, mapping(
 		"name", "manifest",
 		"needs", "build",
@@ -183,7 +188,7 @@ func (g *github) imageWorkflow() (root, permissions *yaml.Node, err error) {
 		download("Fetch the plan", "name", planArtifact, "."),
 		download("Fetch the results of the builds", "pattern", buildArtifact+"${{ inputs.image }}@*", ".pipegen/builds"),
 		mapping("name", "Publish", "run", `exec pipegen manifest "$PIPEGEN_NAME" -f markdown >> "$GITHUB_STEP_SUMMARY"`),
-		upload("Keep the result", indexArtifact+"${{ inputs.image }}", ".pipegen/indexes/${{ inputs.image }}.json", "", "error"),
+		upload("Keep the result", indexArtifact+"${{ inputs.image }}", ".pipegen/indexes/${{ inputs.image }}.json", "", result),
 	})
 	if err != nil {
 		return nil, nil, err
@@ -216,12 +221,16 @@ func (g *github) buildSteps() []*yaml.Node {
 	}
 	waits := download("Fetch what was published of the images below", "pattern", "${{ inputs.needs }}", ".pipegen/indexes")
 	waits.Content = slices.Insert(waits.Content, 2, text("if"), text("inputs.needs != ''"))
-	return []*yaml.Node{
+	steps := []*yaml.Node{
 		download("Fetch the plan", "name", planArtifact, "."),
 		waits,
 		mapping("name", "Build", "run", `exec pipegen build "$PIPEGEN_BUILD" --container`, "env", building),
 		upload("Keep the result", buildArtifact+"${{ inputs.image }}@${{ matrix.platform }}", ".pipegen/builds/", "${{ !cancelled() }}", "warn"),
 	}
+	if g.files {
+		steps = append(steps, upload("Keep the outputs", outputArtifact+"${{ inputs.image }}@${{ matrix.platform }}", ".pipegen/outputs/", "", "ignore"))
+	}
+	return steps
 }
 
 // job completes a job: a checkout of this depth (0 is all of it, -1 none), the

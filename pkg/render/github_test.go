@@ -79,8 +79,16 @@ func ghCases() map[string]ghCase {
 	}
 	many.Images = append(many.Images, ghBoth("on-many", "image-1", "image-599"))
 
+	tar, unpushed := ghBoth("tar"), ghBoth("unpushed")
+	for k := range tar.Builds {
+		tar.Builds[k].Engine, tar.Builds[k].Outputs = "buildkit", []string{"image", "oci-tar"}
+		unpushed.Builds[k].Outputs = []string{"rootfs"}
+	}
+	tar.Builds[0].SSH = []config.SSH{{ID: "default", Env: "DEPLOY_KEY"}, {ID: "agent"}}
+
 	return map[string]ghCase{
-		"one": {ghPlan(ghBoth("app")), ""}, "empty": {ghPlan(), "ghcr.io/acme/images"},
+		"files": {ghPlan(tar, unpushed), "registry.example/images"},
+		"one":   {ghPlan(ghBoth("app")), ""}, "empty": {ghPlan(), "ghcr.io/acme/images"},
 		"waves":     {ghPlan(ghBoth("base"), ghBoth("side"), ghBoth("app", "base"), ghBoth("top", "app", "side")), "registry.example/images"},
 		"platforms": {ghPlan(ghImage("lambda", nil, "arm64"), ghImage("app", nil, "amd64", "arm64", "arm-v7")), "123456789012.dkr.ecr.eu-central-1.amazonaws.com/images"},
 		"own":       {owning, "ghcr.io/acme/images"}, "hostile": {ghPlan(hostile...), ""},

@@ -183,6 +183,9 @@ func (c *gitlabChild) addImage(i int) error {
 		}
 		builds = append(builds, name)
 	}
+	if !img.Pushes() {
+		return nil
+	}
 	if publish.needs = c.needing(builds); len(publish.needs.Content) > maxNeeds {
 		return failure.Input("image %q has %d builds, GitLab allows a job to need %d others", img.Name, len(img.Builds), maxNeeds-1)
 	}

@@ -141,6 +141,9 @@ func (c *gitlabChild) buildTemplate(b *plan.Build) (gitlabJob, error) {
 		script: `pipegen build "$PIPEGEN_BUILD" --plan "$PIPEGEN_PLAN" --metadata-dir "$PIPEGEN_METADATA_DIR"`, retry: true,
 		artifacts: c.keep("always", "builds/$PIPEGEN_BUILD.json", "builds/$PIPEGEN_BUILD.log"),
 	}
+	if b.Files() {
+		j.artifacts = c.keep("always", "builds/$PIPEGEN_BUILD.json", "builds/$PIPEGEN_BUILD.log", "outputs/$PIPEGEN_BUILD/")
+	}
 	if b.Timeout != "" {
 		limit, err := time.ParseDuration(b.Timeout)
 		if err != nil || limit <= 0 || limit > maxTimeout {
@@ -154,7 +157,7 @@ func (c *gitlabChild) buildTemplate(b *plan.Build) (gitlabJob, error) {
 // profile is the same for builds that can extend one template.
 func profile(b *plan.Build) string {
 	_, suffix, _ := strings.Cut(b.ID, "@")
-	return fmt.Sprintf("%s %q %q %q %q", suffix, b.Runner, b.BuilderImage, b.RunsOn.GitLab, b.Timeout)
+	return fmt.Sprintf("%s %q %q %q %q %t", suffix, b.Runner, b.BuilderImage, b.RunsOn.GitLab, b.Timeout, b.Files())
 }
 
 func stage(name string, level int) string {

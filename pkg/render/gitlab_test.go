@@ -106,8 +106,18 @@ func goldenPlans() map[string]*plan.Plan {
 	}
 	many.Images = append(many.Images, both("on-many", names...))
 
+	// One that is a file beside the image, one that is not pushed, and the
+	// project's own build, which may leave anything.
+	files := planOf(both("tar"), both("unpushed"), both("made"))
+	for i, engine := range []string{"buildkit", "kaniko", "make"} {
+		for k := range files.Images[i].Builds {
+			b := &files.Images[i].Builds[k]
+			b.Engine, b.Outputs = engine, [][]string{{"image", "docker-tar"}, {"rootfs"}, {"image"}}[i]
+		}
+	}
+
 	return map[string]*plan.Plan{
-		"one": planOf(both("app")), "dependency": planOf(both("base"), both("side"), both("app", "base"), both("top", "app", "side")),
+		"files": files, "one": planOf(both("app")), "dependency": planOf(both("base"), both("side"), both("app", "base"), both("top", "app", "side")),
 		"single-platform": planOf(image("lambda", nil, "arm64")), "arm-v7": planOf(image("app", nil, "amd64", "arm64", "arm-v7", "windows-amd64")),
 		"targets": planOf(both("tools-debug"), both("tools-slim")), "empty": planOf(), "empty-overlay": empty,
 		"own-images": ownPlan, "hostile": hostilePlan, "overlay": overlaid, "gates": many,
@@ -206,6 +216,15 @@ func checkPipeline(t *testing.T, p *plan.Plan, data []byte) map[string]map[strin
 	for i := range p.Images {
 		img := &p.Images[i]
 		publish := jobs["manifest "+img.Name]
+		if !img.Pushes() {
+			if publish != nil {
+				t.Errorf("a job publishes %s, which is not pushed", img.Name)
+			}
+			publish = map[string]any{"variables": map[string]any{"PIPEGEN_NAME": img.Name}, "needs": []any{"plan"}}
+			for _, b := range img.Builds {
+				publish["needs"] = append(publish["needs"].([]any), "build "+b.ID)
+			}
+		}
 		if got := lookup(publish, "variables", "PIPEGEN_NAME"); got != img.Name {
 			t.Errorf("the job that publishes %s has the name %v", img.Name, got)
 		}
