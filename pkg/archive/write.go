@@ -1,0 +1,431 @@
+package archive
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/partial"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	spec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/pipegen/pipegen/pkg/archive/content"
+	"github.com/pipegen/pipegen/pkg/failure"
+	"github.com/pipegen/pipegen/pkg/registry"
+)
+
+// file is one to be written: a document, or a blob.
+type file struct {
+	size int64
+	open func() (io.ReadCloser, error)
+}
+
+func document(raw []byte) file {
+	return file{int64(len(raw)), func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(raw)), nil }}
+}
+
+// files are what makes up an archive, by name.
+type files map[string]file
+
+// WriteDockerTar writes an archive as docker save makes it. ref becomes its
+// RepoTag, and has to have a tag; "" is none. The archive is an OCI image
+// layout too, as Docker's are since version 25, so that the manifest, and with it the
+// digest, survives. Layers stay as they are but for those compressed
+// with zstd, which Docker before 23 does not load: these are compressed with
+// gzip, which gives another digest.
+func WriteDockerTar(ctx context.Context, path string, img v1.Image, ref string) error {
+	r, err := tagOf(ref)
+	if err != nil {
+		return err
+	}
+	return replaceFile(path, func(w io.Writer) error {
+		img, release, err := withoutZstd(ctx, filepath.Dir(path), img)
+		if err != nil {
+			return err
+		}
+		defer release()
+		all, err := layout(img, nil, r)
+		if err != nil {
+			return err
+		}
+		saved, err := savedOf(img, ref)
+		if err != nil {
+			return err
+		}
+		all[dockerManifest] = document(saved)
+		return all.tar(ctx, w)
+	})
+}
+
+// WriteOCITar writes an OCI image layout as a tar, with all as it is in the
+// image. idx, which holds img and its attestations, may be nil. ref has to have
+// a tag; "" is none.
+func WriteOCITar(ctx context.Context, path string, img v1.Image, idx v1.ImageIndex, ref string) error {
+	r, err := tagOf(ref)
+	if err != nil {
+		return err
+	}
+	return replaceFile(path, func(w io.Writer) error {
+		all, err := layout(img, idx, r)
+		if err != nil {
+			return err
+		}
+		return all.tar(ctx, w)
+	})
+}
+
+// WriteLayout is WriteOCITar for a directory. One that is there already is
+// replaced if it is empty or an OCI image layout; anything else is an
+// error that wraps failure.ErrInput.
+func WriteLayout(ctx context.Context, dir string, img v1.Image, idx v1.ImageIndex, ref string) error {
+	r, err := tagOf(ref)
+	if err != nil {
+		return err
+	}
+	if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
+		if _, err := os.Lstat(filepath.Join(dir, layoutMarker)); err != nil {
+			return failure.Input("writing %s: there is a directory that is no OCI image layout", dir)
+		}
+	}
+	return replaceDir(dir, func(tmp string) error {
+		all, err := layout(img, idx, r)
+		if err != nil {
+			return err
+		}
+		return all.directory(ctx, tmp)
+	})
+}
+
+// tagOf reads the name that an image is given.
+func tagOf(ref string) (registry.Reference, error) {
+	if ref == "" {
+		return registry.Reference{}, nil
+	}
+	r, err := registry.ParseReference(ref)
+	if err == nil && (r.Tag == "" || r.Digest != "") {
+		err = failure.Input("reference %q: an archive needs a name with a tag and no digest", ref)
+	}
+	return r, err
+}
+
+// layout gives the files of an OCI image layout.
+func layout(img v1.Image, idx v1.ImageIndex, ref registry.Reference) (files, error) {
+	all := files{}
+	var top partial.Describable = img
+	if idx != nil {
+		top = idx
+		if err := holds(idx, img); err != nil {
+			return nil, err
+		}
+		if err := all.addIndex(idx); err != nil {
+			return nil, err
+		}
+	} else if err := all.addImage(img); err != nil {
+		return nil, err
+	}
+	d, err := partial.Descriptor(top)
+	if err != nil {
+		return nil, err
+	}
+	own := v1.Descriptor{MediaType: d.MediaType, Size: d.Size, Digest: d.Digest}
+	if ref.Tag != "" {
+		full := ref.String()
+		if rest, ok := strings.CutPrefix(full, "index.docker.io/"); ok {
+			full = "docker.io/" + rest
+		}
+		own.Annotations = map[string]string{containerdName: full, spec.AnnotationRefName: ref.Tag}
+	}
+	if idx == nil {
+		config, err := img.ConfigFile()
+		if err != nil {
+			return nil, err
+		}
+		own.Platform = config.Platform()
+	}
+	index, err := json.Marshal(v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: []v1.Descriptor{own}})
+	if err != nil {
+		return nil, err
+	}
+	marker, err := json.Marshal(spec.ImageLayout{Version: spec.ImageLayoutVersion})
+	if err != nil {
+		return nil, err
+	}
+	all[layoutIndex], all[layoutMarker] = document(index), document(marker)
+	return all, nil
+}
+
+// holds says whether an image is a child of an index.
+func holds(idx v1.ImageIndex, img v1.Image) error {
+	m, err := idx.IndexManifest()
+	if err != nil {
+		return err
+	}
+	digest, err := img.Digest()
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(m.Manifests, func(d v1.Descriptor) bool { return d.Digest == digest }) {
+		return fmt.Errorf("the index does not hold the image %s", digest)
+	}
+	return nil
+}
+
+func blobName(h v1.Hash) string { return path.Join("blobs", h.Algorithm, h.Hex) }
+
+// add adds a blob, which is verified as it is written.
+func (all files) add(h v1.Hash, size int64, open func() (io.ReadCloser, error)) {
+	all[blobName(h)] = file{size, func() (io.ReadCloser, error) {
+		r, err := open()
+		if err != nil {
+			return nil, err
+		}
+		return content.Verify(r, h, size)
+	}}
+}
+
+func (all files) addDocument(h v1.Hash, raw []byte) {
+	all.add(h, int64(len(raw)), document(raw).open)
+}
+
+func (all files) addImage(img v1.Image) error {
+	digest, err := img.Digest()
+	if err != nil {
+		return err
+	}
+	raw, err := img.RawManifest()
+	if err != nil {
+		return err
+	}
+	all.addDocument(digest, raw)
+	config, err := img.RawConfigFile()
+	if err != nil {
+		return err
+	}
+	name, err := img.ConfigName()
+	if err != nil {
+		return err
+	}
+	all.addDocument(name, config)
+	layers, err := img.Layers()
+	if err != nil {
+		return err
+	}
+	for _, l := range layers {
+		d, err := partial.Descriptor(l)
+		if err != nil {
+			return err
+		}
+		if d.MediaType.IsDistributable() {
+			all.add(d.Digest, d.Size, l.Compressed)
+		}
+	}
+	return nil
+}
+
+func (all files) addIndex(idx v1.ImageIndex) error {
+	digest, err := idx.Digest()
+	if err != nil {
+		return err
+	}
+	raw, err := idx.RawManifest()
+	if err != nil {
+		return err
+	}
+	all.addDocument(digest, raw)
+	m, err := idx.IndexManifest()
+	if err != nil {
+		return err
+	}
+	for _, d := range m.Manifests {
+		switch {
+		case d.MediaType.IsIndex():
+			child, err := idx.ImageIndex(d.Digest)
+			if err != nil {
+				return err
+			}
+			if err := all.addIndex(child); err != nil {
+				return err
+			}
+		case d.MediaType.IsImage():
+			child, err := idx.Image(d.Digest)
+			if err != nil {
+				return err
+			}
+			if err := all.addImage(child); err != nil {
+				return err
+			}
+		default:
+			return fmt.Errorf("the index holds a %q, which is no image", d.MediaType)
+		}
+	}
+	return nil
+}
+
+// savedOf gives the manifest.json of docker save.
+func savedOf(img v1.Image, ref string) ([]byte, error) {
+	m, err := img.Manifest()
+	if err != nil {
+		return nil, err
+	}
+	config, err := img.ConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	if !m.Config.MediaType.IsConfig() || len(config.RootFS.DiffIDs) != len(m.Layers) {
+		return nil, errors.New("docker load takes images only: the config is of another kind, or does not match the layers")
+	}
+	s := savedImage{Config: blobName(m.Config.Digest), Layers: []string{}}
+	if ref != "" {
+		s.RepoTags = []string{ref}
+	}
+	for _, l := range m.Layers {
+		s.Layers = append(s.Layers, blobName(l.Digest))
+	}
+	return json.Marshal([]savedImage{s})
+}
+
+// withoutZstd gives the image with gzip in place of zstd; it is to be released
+// after use. Annotations of a layer that is compressed anew are dropped: they
+// describe its old form.
+func withoutZstd(ctx context.Context, dir string, img v1.Image) (_ v1.Image, release func(), err error) {
+	var spools []*spool
+	release = func() {
+		for _, s := range spools {
+			_ = s.Close()
+		}
+	}
+	defer func() {
+		if err != nil {
+			release()
+		}
+	}()
+	m, err := img.Manifest()
+	if err != nil {
+		return nil, nil, err
+	}
+	layers, err := img.Layers()
+	if err != nil {
+		return nil, nil, err
+	}
+	m = m.DeepCopy()
+	blobs := map[v1.Hash]func() (io.ReadCloser, error){}
+	for n, l := range layers {
+		d := &m.Layers[n]
+		if !strings.HasSuffix(string(d.MediaType), "zstd") {
+			blobs[d.Digest] = l.Compressed
+			continue
+		}
+		plain, err := l.Uncompressed()
+		if err != nil {
+			return nil, nil, err
+		}
+		s, digest, err := compressed(dir, canceling{ctx, plain})
+		_ = plain.Close()
+		if err != nil {
+			return nil, nil, err
+		}
+		spools = append(spools, s)
+		*d = v1.Descriptor{MediaType: types.OCILayer, Digest: digest, Size: s.size}
+		if m.MediaType == types.DockerManifestSchema2 {
+			d.MediaType = types.DockerLayer
+		}
+		blobs[digest] = func() (io.ReadCloser, error) { return s.section().open(), nil }
+	}
+	if len(spools) == 0 {
+		return img, release, nil
+	}
+	config, err := img.RawConfigFile()
+	if err != nil {
+		return nil, nil, err
+	}
+	blobs[m.Config.Digest] = document(config).open
+	if m.MediaType == "" { // optional in OCI manifests
+		if m.MediaType, err = img.MediaType(); err != nil {
+			return nil, nil, err
+		}
+	}
+	img, err = imageFrom(*m, func(d v1.Descriptor) (io.ReadCloser, error) { return blobs[d.Digest]() })
+	return img, release, err
+}
+
+// tar writes the files sorted, with nothing in the headers that the image does
+// not decide.
+func (all files) tar(ctx context.Context, w io.Writer) error {
+	out := tar.NewWriter(w)
+	dirs := map[string]bool{".": true}
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		if err := writeDirs(out, path.Dir(name), dirs); err != nil {
+			return err
+		}
+		f := all[name]
+		if err := out.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Size: f.size, Mode: 0o644, ModTime: time.Unix(0, 0)}); err != nil {
+			return err
+		}
+		if err := f.copy(ctx, out); err != nil {
+			return err
+		}
+	}
+	return out.Close()
+}
+
+// writeDirs writes the headers of a directory and those above it, once.
+func writeDirs(out *tar.Writer, dir string, done map[string]bool) error {
+	if done[dir] {
+		return nil
+	}
+	done[dir] = true
+	if err := writeDirs(out, path.Dir(dir), done); err != nil {
+		return err
+	}
+	return out.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: dir + "/", Mode: 0o755, ModTime: time.Unix(0, 0)})
+}
+
+func (f file) copy(ctx context.Context, w io.Writer) error {
+	r, err := f.open()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	_, err = io.CopyBuffer(onlyWriter{w}, canceling{ctx, r}, make([]byte, 256<<10))
+	return err
+}
+
+// onlyWriter keeps io.CopyBuffer to its buffer.
+type onlyWriter struct{ io.Writer }
+
+// directory writes the files to a directory.
+func (all files) directory(ctx context.Context, dir string) error {
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		to := filepath.Join(dir, filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+			return err
+		}
+		f, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+		if err != nil {
+			return err
+		}
+		err = all[name].copy(ctx, f)
+		if cerr := f.Close(); err == nil {
+			err = cerr
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
