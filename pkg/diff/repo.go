@@ -66,6 +66,8 @@ type backend interface {
 	// config gives the values of each key, the last one being in force. Section
 	// and variable are in lower case.
 	config(ctx context.Context) (map[string][]string, error)
+	// branchRefs gives the full names of local branches and of those of remotes.
+	branchRefs(ctx context.Context) ([]string, error)
 	// fetch gets a commit with what it takes to compare it, deepen that many
 	// commits behind ends of a shallow clone's history, and ready what it takes
 	// to compare a commit that deepening brought.

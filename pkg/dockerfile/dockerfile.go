@@ -17,9 +17,11 @@ import (
 // File is a parsed Dockerfile.
 type File struct {
 	Graph
-	text     []byte
-	findings []Finding
-	written  []destination
+	text    []byte
+	lacking []lacking
+	written []destination
+	// Whether any RUN mounts a secret, or a directory of the context.
+	secrets, binds bool
 	// Working directory of the stage that is read, as far as it is known: what
 	// the base image sets is not.
 	workdir string
@@ -65,6 +67,7 @@ func Parse(text []byte) (*File, error) {
 			f.args = append(f.args, arg{firstLine(c.Location()), a.Key, a.Value})
 		}
 	}
+	f.lackSyntax(text)
 	for i, s := range stages {
 		st := stage{ID: s.Name, Name: s.Name, From: ref{Line: firstLine(s.Location), By: byFrom, Text: s.BaseName, Platform: s.Platform}}
 		if st.ID == "" {
@@ -102,6 +105,8 @@ func (f *File) add(st *stage, b *body, c instructions.Command, line int) {
 		}
 		b.Runs = append(b.Runs, line)
 		f.lackRun(st.ID, c, line)
+	case *instructions.HealthCheckCommand:
+		f.lackHealth(st.ID, c, line)
 	case *instructions.OnbuildCommand:
 		// What does not parse here fails where it is triggered, if ever.
 		text := c.Expression

@@ -188,41 +188,75 @@ func TestRunsAndStages(t *testing.T) {
 }
 
 func TestUnsupported(t *testing.T) {
+	fork := Abilities{HereDocuments: true, Secrets: true, Caches: true, Binds: true}
 	tests := []struct {
 		name, text string
 		want       string // line stage, warning as w, and a part of the message
+		fork       string // the same for an executor with all abilities
 	}{
-		{"plain", "FROM a\nRUN a <<< b\nCOPY --chown=1 x y\nADD https://x/y.tar.gz z\n", ""},
-		{"target platform", "FROM --platform=$TARGETPLATFORM a\nFROM --platform=${TARGETPLATFORM} b\n", ""},
-		{"build platform", "FROM --platform=$BUILDPLATFORM a AS x\n", "1 x w FROM --platform"},
-		{"cache mount", "FROM a\nRUN --mount=type=cache,target=/c x\n", "2 0 w type=cache"},
-		{"secret mount", "FROM a\nRUN --mount=type=secret,id=s x\n", "2 0 e RUN --mount"},
-		{"default mount", "FROM a\nRUN --mount=target=/c x\n", "2 0 e RUN --mount"},
-		{"variable mount", "FROM a\nRUN --mount=type=$T x\n", "2 0 e RUN --mount"},
-		{"run heredoc", "FROM a\nRUN <<EOF\nx\nEOF\n", "2 0 e RUN <<EOF"},
-		{"copy heredoc", "FROM a\nCOPY <<EOF /x\nx\nEOF\n", "2 0 e COPY <<EOF"},
-		{"onbuild", "FROM a\nONBUILD RUN --mount=type=ssh x\n", "2 0 e RUN --mount"},
-		{"copy flags", "FROM a\nCOPY --parents --exclude=*.md x y\nCOPY --from=${B} x y\n", "2 0 e --parents\n2 0 e --exclude\n3 0 e no variables"},
-		{"add flags", "FROM a\nADD --checksum=sha256:0 https://x/y z\nADD --unpack x y\nADD https://x/y.git#v1 z\n", "2 0 e --checksum\n3 0 e --unpack\n4 0 e git repository"},
+		{name: "plain", text: "FROM a\nRUN a <<< b\nCOPY --chown=1 --chmod=0755 x y\nADD --chmod=$M https://x/y.tar.gz z\nSHELL [\"a\"]\nONBUILD RUN x\nHEALTHCHECK --interval=1s CMD x\n"},
+		{name: "syntax", text: "# syntax=docker/dockerfile:1.7-labs\nFROM a\n"},
+		{name: "syntax with host", text: "# syntax=docker.io/docker/dockerfile-upstream@sha256:0\nFROM a\n"},
+		{name: "frontend", text: "#!/x\n# syntax = example.org/docker/dockerfile\nFROM a\n", want: "2  e as example.org/docker/dockerfile would", fork: "2  e frontends"},
+		{name: "target platform", text: "FROM --platform=$TARGETPLATFORM a\nFROM --platform=${TARGETPLATFORM} b\n"},
+		{name: "build platform", text: "FROM --platform=$BUILDPLATFORM a AS x\n", want: "1 x w FROM --platform", fork: "1 x w FROM --platform"},
+		{name: "cache mount", text: "FROM a\nRUN --mount=type=cache,target=/c x\n", want: "2 0 w type=cache"},
+		{name: "cache from a stage", text: "FROM a AS a\nRUN --mount=type=cache,target=/c,from=a x\n", want: "2 a e from=a", fork: "2 a e from=a"},
+		{name: "secret mount", text: "FROM a\nRUN --mount=type=secret,id=s x\n", want: "2 0 e RUN --mount=type=secret"},
+		{name: "default mount", text: "FROM a\nRUN --mount=target=/c x\n", want: "2 0 e RUN --mount=type=bind"},
+		{name: "bind from a stage", text: "FROM a AS a\nRUN --mount=target=/c,from=a x\n", want: "2 a e from=a", fork: "2 a e from=a"},
+		{name: "other mounts", text: "FROM a\nRUN --mount=type=ssh --mount=type=tmpfs,target=/t x\n", want: "2 0 e type=ssh\n2 0 e type=tmpfs", fork: "2 0 e type=ssh\n2 0 e type=tmpfs"},
+		{name: "variable mount", text: "FROM a\nRUN --mount=type=$T x\n", want: "2 0 e RUN --mount", fork: "2 0 e RUN --mount"},
+		{name: "run heredoc", text: "FROM a\nRUN <<EOF\nx\nEOF\n", want: "2 0 e RUN <<EOF"},
+		{name: "run heredoc of another program", text: "FROM a\nRUN python <<EOF\n#!x\nEOF\nRUN <<EOF\n#!/usr/bin/python\nEOF\n", want: "2 0 e RUN <<EOF\n5 0 e RUN <<EOF", fork: "5 0 e with sh"},
+		{name: "copy heredoc", text: "FROM a\nCOPY <<EOF /x\nx\nEOF\n", want: "2 0 e COPY <<EOF"},
+		{name: "copy heredoc with variables", text: "FROM a\nCOPY <<EOF <<'F' /x\n$x\nEOF\n$y\nF\n", want: "2 0 e COPY <<EOF", fork: "2 0 e no variables in the here-document of COPY <<EOF"},
+		{name: "onbuild", text: "FROM a\nONBUILD RUN --mount=type=ssh x\n", want: "2 0 e RUN --mount", fork: "2 0 e RUN --mount"},
+		{name: "copy flags", text: "FROM a\nCOPY --parents --exclude=*.md x y\nCOPY --from=${B} x y\nCOPY --chmod=u+x --link x y\n",
+			want: "2 0 e --exclude\n2 0 e --parents\n3 0 e no variables\n4 0 w --link\n4 0 e octal only, not u+x", fork: "2 0 e --exclude\n2 0 e --parents\n3 0 e no variables\n4 0 w --link\n4 0 e octal"},
+		{name: "add flags", text: "FROM a\nADD --checksum=sha256:0 https://x/y z\nADD --unpack x y\nADD https://x/y.git#v1 z\nADD --exclude=a b c\n",
+			want: "2 0 e --checksum\n3 0 e --unpack\n4 0 e git repository\n5 0 e ADD --exclude", fork: "2 0 e --checksum\n3 0 e --unpack\n4 0 e git repository\n5 0 e ADD --exclude"},
+		{name: "run flags", text: "FROM a\nRUN --network=none x\nRUN --network=default x\nRUN --security=insecure x\nRUN --security=sandbox x\n",
+			want: "2 0 w --network\n4 0 e --security=insecure", fork: "2 0 w --network\n4 0 e --security=insecure"},
+		{name: "health", text: "FROM a\nHEALTHCHECK --start-interval=1s CMD x\n", want: "2 0 w --start-interval", fork: "2 0 w --start-interval"},
 	}
 	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			got := mustParse(t, tt.text).Unsupported()
-			var want []string
-			if tt.want != "" {
-				want = strings.Split(tt.want, "\n")
-			}
-			if len(got) != len(want) {
-				t.Fatalf("got %+v, want %q", got, want)
-			}
-			for i, f := range got {
-				kind := map[bool]string{true: "w", false: "e"}[f.Warning]
-				head := fmt.Sprintf("%d %s %s ", f.Line, f.Stage, kind)
-				if part, ok := strings.CutPrefix(want[i], head); !ok || !strings.Contains(f.Msg, part) {
-					t.Errorf("got %s%s, want %s", head, f.Msg, want[i])
+		for _, by := range []struct {
+			have Abilities
+			want string
+		}{{Abilities{}, tt.want}, {fork, tt.fork}} {
+			t.Run(fmt.Sprintf("%s/%t", tt.name, by.have.Secrets), func(t *testing.T) {
+				got := mustParse(t, tt.text).Unsupported(by.have)
+				var want []string
+				if by.want != "" {
+					want = strings.Split(by.want, "\n")
 				}
-			}
-		})
+				if len(got) != len(want) {
+					t.Fatalf("got %+v, want %q", got, want)
+				}
+				for i, f := range got {
+					kind := map[bool]string{true: "w", false: "e"}[f.Warning]
+					head := fmt.Sprintf("%d %s %s ", f.Line, f.Stage, kind)
+					if part, ok := strings.CutPrefix(want[i], head); !ok || !strings.Contains(f.Msg, part) {
+						t.Errorf("got %s%s, want %s", head, f.Msg, want[i])
+					}
+				}
+			})
+		}
+	}
+}
+
+func TestMounts(t *testing.T) {
+	for text, want := range map[string][2]bool{
+		"FROM a\nRUN --mount=type=cache,target=/c x\n":               {},
+		"FROM a\nONBUILD RUN --mount=type=secret,id=s x\n":           {true, false},
+		"FROM a AS a\nRUN --mount=target=/c,from=a x\n":              {},
+		"FROM a\nRUN --mount=target=/c --mount=type=secret,id=s x\n": {true, true},
+	} {
+		secrets, binds := mustParse(t, text).Mounts()
+		if got := [2]bool{secrets, binds}; got != want {
+			t.Errorf("%q: %v", text, got)
+		}
 	}
 }
 
@@ -319,7 +353,7 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 		file.Runs(arm64(), target)
-		file.Unsupported()
+		file.Unsupported(Abilities{})
 	})
 }
 

@@ -7,8 +7,12 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"slices"
 	"strings"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
 
 	"github.com/pipegen/pipegen/pkg/dockerfile"
 	"github.com/pipegen/pipegen/pkg/failure"
@@ -32,7 +36,7 @@ func (b *building) resolveBases(ctx context.Context, file string) (map[string]st
 	}
 	digests := map[string]string{}
 	for _, base := range bases {
-		if _, done := digests[base.Ref]; done && !base.Final {
+		if _, done := digests[base.Ref]; done && !base.Final || isContext(b.Job.Build, base.Ref) {
 			continue
 		}
 		at := fmt.Sprintf("%s:%d", quote.Text(file), base.Line)
@@ -56,22 +60,36 @@ func (b *building) resolveBases(ctx context.Context, file string) (map[string]st
 		}
 		digests[base.Ref] = pinned
 		if base.Final {
-			for i := range b.bases {
-				b.bases[i].Final = b.bases[i].Ref == base.Ref
-			}
-			// Keys of the OCI image specification's annotations.
-			b.label("org.opencontainers.image.base.name", strings.TrimSuffix(base.Ref, "@"+ref.Digest))
-			b.label("org.opencontainers.image.base.digest", digest)
+			b.markFinal(base.Ref)
 		}
 	}
-	if len(b.bases) > 0 {
-		known, err := json.Marshal(b.bases)
-		if err != nil {
-			return nil, err
+	return digests, b.labelBases()
+}
+
+// markFinal says that the image stands on a base.
+func (b *building) markFinal(ref string) {
+	for i := range b.bases {
+		base := &b.bases[i]
+		if base.Final = base.Ref == ref; !base.Final {
+			continue
 		}
-		b.label(plan.BasesAnnotation, string(known))
+		// Keys of the OCI image specification's annotations.
+		b.label("org.opencontainers.image.base.name", strings.TrimSuffix(ref, "@"+base.Digest))
+		b.label("org.opencontainers.image.base.digest", base.Digest)
 	}
-	return digests, nil
+}
+
+// labelBases keeps with the image what it is built on.
+func (b *building) labelBases() error {
+	if len(b.bases) == 0 {
+		return nil
+	}
+	known, err := json.Marshal(b.bases)
+	if err != nil {
+		return err
+	}
+	b.label(plan.BasesAnnotation, string(known))
+	return nil
 }
 
 func (b *building) label(key, value string) {
@@ -89,16 +107,12 @@ func (b *building) resolveBase(ctx context.Context, base dockerfile.Base, ref re
 		}
 		return p.Repository + "@" + p.Digest, p.Digest, nil
 	}
-	full := ref
-	if full.Tag == "" && full.Digest == "" {
-		full.Tag = "latest"
-	}
-	d, err := b.Job.Registry.Head(ctx, full.String())
+	at, d, err := b.find(ctx, ref)
 	if err != nil {
 		return "", "", err
 	}
 	if base.Final && registry.IsImage(d.MediaType) {
-		if err := b.samePlatform(ctx, full.Repository(), d.Digest); err != nil {
+		if err := b.samePlatform(ctx, at.Repository(), d.Digest); err != nil {
 			return "", "", err
 		}
 	}
@@ -106,6 +120,71 @@ func (b *building) resolveBase(ctx context.Context, base dockerfile.Base, ref re
 		return base.Ref, d.Digest, nil
 	}
 	return base.Ref + "@" + d.Digest, d.Digest, nil
+}
+
+// find asks for an image where the engine will look for it: one of docker.io at
+// its mirrors, in their order, then there. Only what is found there counts; a
+// mirror that cannot be asked is passed over, as the engine does.
+func (b *building) find(ctx context.Context, ref registry.Reference) (registry.Reference, registry.Descriptor, error) {
+	if ref.Tag == "" && ref.Digest == "" {
+		ref.Tag = "latest"
+	}
+	if ref.Host == name.DefaultRegistry {
+		for _, mirror := range b.Job.Build.RegistryMirrors {
+			at, err := atMirror(mirror, ref)
+			if err != nil {
+				return ref, registry.Descriptor{}, err
+			}
+			if !slices.Contains(b.Hosts, at.Host) {
+				b.Hosts = append(b.Hosts, at.Host)
+			}
+			d, err := b.askMirror(ctx, at)
+			switch {
+			case err == nil:
+				b.log.say(fmt.Sprintf("%s is at the mirror %s", ref, mirror))
+				return at, d, nil
+			case ctx.Err() != nil:
+				return ref, registry.Descriptor{}, context.Cause(ctx)
+			case !errors.Is(err, registry.ErrNotFound):
+				b.log.say(fmt.Sprintf("warning: mirror %s: %v", mirror, err))
+			}
+		}
+	}
+	d, err := b.Job.Registry.Head(ctx, ref.String())
+	return ref, d, err
+}
+
+// mirrorTime is how long a mirror may take to answer before the next is asked.
+const mirrorTime = 20 * time.Second
+
+func (b *building) askMirror(ctx context.Context, at registry.Reference) (registry.Descriptor, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, mirrorTime, errors.New("it did not answer"))
+	defer cancel()
+	return b.Job.Registry.Head(ctx, at.String())
+}
+
+// atMirror gives the name that an image of docker.io has at a mirror,
+// HOST[:PORT][/PATH].
+func atMirror(mirror string, ref registry.Reference) (registry.Reference, error) {
+	host, prefix, _ := strings.Cut(mirror, "/")
+	ref.Host, ref.Path = host, path.Join(prefix, ref.Path)
+	read, err := registry.ParseReference(ref.String())
+	if err == nil && read != ref {
+		err = fmt.Errorf("%s is no registry host: it has neither a dot nor a port", quote.Text(host))
+	}
+	if err != nil {
+		return ref, failure.Input("registry_mirrors: %w", err)
+	}
+	return ref, nil
+}
+
+// mirrorHosts gives the registries that are mirrors of docker.io.
+func mirrorHosts(b *plan.Build) []string {
+	out := make([]string, len(b.RegistryMirrors))
+	for i, m := range b.RegistryMirrors {
+		out[i], _, _ = strings.Cut(m, "/")
+	}
+	return out
 }
 
 // samePlatform refuses a base for another platform: an engine would put its
@@ -134,10 +213,10 @@ func (b *building) published() (map[string]plan.Published, error) {
 		if !ok {
 			continue
 		}
-		path := plan.PublishedFile(b.Job.MetadataDir, name)
-		raw, err := os.ReadFile(path)
+		file := plan.PublishedFile(b.Job.MetadataDir, name)
+		raw, err := os.ReadFile(file)
 		if errors.Is(err, fs.ErrNotExist) {
-			b.log.say(fmt.Sprintf("image %s: no %s, so its tags are taken for what they hold now", name, path))
+			b.log.say(fmt.Sprintf("image %s: no %s, so its tags are taken for what they hold now", name, file))
 			continue
 		}
 		if err != nil {
@@ -145,15 +224,28 @@ func (b *building) published() (map[string]plan.Published, error) {
 		}
 		var p plan.Published
 		if err := json.Unmarshal(raw, &p); err != nil {
-			return nil, failure.Input("%s: %w", path, err)
+			return nil, failure.Input("%s: %w", file, err)
 		}
 		if p.Name != name || !digestPattern.MatchString(p.Digest) || p.Repository == "" {
-			return nil, failure.Input("%s: not what was published of %s", path, name)
+			return nil, failure.Input("%s: not what was published of %s", file, name)
 		}
-		for _, tag := range slices.Concat(img.Tags, img.Aliases, []string{img.KeyTag}) {
-			if ref, err := registry.ParseReference(img.Repository + ":" + tag); err == nil {
-				out[ref.Repository()+":"+ref.Tag] = p
+		add := func(img *plan.Image, p plan.Published) {
+			for _, tag := range slices.Concat(img.Tags, img.Aliases, []string{img.KeyTag}) {
+				if ref, err := registry.ParseReference(img.Repository + ":" + tag); err == nil {
+					out[ref.Repository()+":"+ref.Tag] = p
+				}
 			}
+		}
+		for _, part := range p.Parts {
+			of, err := b.Job.Plan.Part(img, part.Name)
+			if err != nil {
+				return nil, err
+			}
+			add(of, part)
+		}
+		// A project with several images need not have one of its own.
+		if len(p.Parts) == 0 || slices.Contains(p.Tags, img.Tags[0]) {
+			add(img, p)
 		}
 	}
 	return out, nil

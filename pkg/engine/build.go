@@ -21,7 +21,7 @@ import (
 // building is one run of a job.
 type building struct {
 	*Prepared
-	engine Engine
+	engine engine
 	log    *logWriter
 	// Directory for all that the build makes here. Of it, a sandbox sees the
 	// job's directory alone: steps of a Dockerfile must not reach what scripts
@@ -77,6 +77,7 @@ func Run(ctx context.Context, j Job) (result plan.Result, err error) {
 	defer func() {
 		if err != nil {
 			b.log.say("failed: " + err.Error())
+			err = b.log.error(err)
 		}
 		if e := closeLog(); err == nil && e != nil {
 			err = fmt.Errorf("writing the log: %w", e)
@@ -95,46 +96,23 @@ func check(j *Job) (*building, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := e.Check(j.Build); err != nil {
-		return nil, err
-	}
-	if j.Plan.Registry == "" || j.Build.Destination == "" {
+	if j.Build.Pushes() && (j.Plan.Registry == "" || j.Build.Destination == "") {
 		return nil, failure.WithHint(failure.Input("the plan names no registry, so there is nowhere to push to"),
 			"plan with --registry, registry in pipegen.yaml, or $ECR_REGISTRY")
 	}
-	for _, path := range []*string{&j.Root, &j.MetadataDir, &j.CacheDir} {
+	if j.OutputDir == "" {
+		j.OutputDir = plan.OutputDir(j.MetadataDir, j.Build.ID)
+	}
+	for _, path := range []*string{&j.Root, &j.MetadataDir, &j.OutputDir, &j.CacheDir} {
 		if *path, err = filepath.Abs(*path); err != nil {
 			return nil, err
 		}
 	}
-	p, err := prepare(j)
+	p, err := placed(e, j, false)
 	if err != nil {
 		return nil, err
 	}
-	if err := sameCommit(j); err != nil {
-		return nil, err
-	}
-	if j.Sandbox == nil {
-		if err := p.inPlace(); err != nil {
-			return nil, err
-		}
-	}
-	return &building{Prepared: p, engine: e}, nil
-}
-
-// inPlace finds the program, and refuses to run it anywhere but in a
-// container that was made for it.
-func (p *Prepared) inPlace() error {
-	j := p.Job
-	where := j.place
-	if where == nil {
-		where = &place{thisHost(j.Getenv), kanikoDir}
-	}
-	if p.Program = j.Executor; p.Program == "" {
-		// One that is not found is not in Kaniko's directory either.
-		p.Program, _ = FindExecutor(j.Getenv)
-	}
-	return where.host.mayRunInPlace(p.Program, where.dir)
+	return &building{Prepared: p, engine: e}, sameCommit(j)
 }
 
 // sameCommit refuses a plan of another commit than the checkout's.
@@ -163,10 +141,10 @@ func sameCommit(j *Job) error {
 	return nil
 }
 
-// makeWork makes the build's directories. In place they lie where Kaniko
-// deletes nothing.
+// makeWork makes the build's directories, where the engine wants them or among
+// temporary files.
 func (b *building) makeWork() (err error) {
-	if b.Job.Sandbox == nil {
+	if b.Dir != "" && !b.Mounted {
 		if err := removeTree(b.Dir); err != nil { // of a build that was killed
 			return err
 		}
@@ -177,6 +155,9 @@ func (b *building) makeWork() (err error) {
 		return err
 	}
 	b.HostDir = filepath.Join(b.work, "job")
+	if !b.Mounted {
+		b.Dir = b.HostDir
+	}
 	return os.Mkdir(b.HostDir, 0o700)
 }
 
@@ -194,19 +175,33 @@ func (b *building) openLog() (closeLog func() error, err error) {
 		outs = append(outs, b.Job.Log)
 	}
 	b.log = newLogWriter(outs...)
-	b.log.hide(secretValues(b.Job)...)
-	return func() error { return errors.Join(b.log.Close(), f.Close()) }, nil
+	closeLog = func() error { return errors.Join(b.log.Close(), f.Close()) }
+	if err := b.hideSecrets(); err != nil {
+		return nil, errors.Join(err, closeLog())
+	}
+	return closeLog, nil
 }
 
 func (b *building) run(ctx context.Context) (plan.Result, error) {
 	j := b.Job
+	if s, ok := b.engine.(starter); ok {
+		defer s.start(ctx, b)()
+	}
 	// What is there of an earlier attempt must not pass for this one's.
 	if err := os.Remove(plan.ResultFile(j.MetadataDir, j.Build.ID)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return plan.Result{}, fmt.Errorf("removing the result of an earlier build: %w", err)
 	}
+	if err := b.clearOutputs(); err != nil {
+		return plan.Result{}, err
+	}
 	result, adopted, err := b.adopt(ctx)
 	if err != nil {
 		return plan.Result{}, err
+	}
+	if adopted {
+		if err := b.again(ctx, &result); err != nil {
+			return plan.Result{}, err
+		}
 	}
 	if adopted && j.Build.PostScript == "" {
 		return result, b.writeResult(result)
@@ -222,48 +217,38 @@ func (b *building) run(ctx context.Context) (plan.Result, error) {
 			return plan.Result{}, err
 		}
 	}
-	err = b.script(ctx, "post_script", j.Build.PostScript, map[string]string{
-		"PIPEGEN_DIGEST": result.Digest, "PIPEGEN_REF": j.Image.Repository + "@" + result.Digest,
-	})
+	extra := map[string]string{"PIPEGEN_DIGEST": result.Digest, "PIPEGEN_OUTPUTS": j.OutputDir}
+	if result.Ref != "" {
+		extra["PIPEGEN_REF"] = j.Image.Repository + "@" + result.Digest
+	}
+	err = b.script(ctx, "post_script", j.Build.PostScript, extra)
 	if err != nil {
 		return plan.Result{}, err
 	}
 	return result, b.writeResult(result)
 }
 
-// execute has the engine build and push, and verifies what it pushed.
+// execute has the engine build, verifies what it pushed, and makes the outputs
+// that are files.
 func (b *building) execute(ctx context.Context) (plan.Result, error) {
-	if err := b.prepareDockerfile(ctx); err != nil {
+	if err := b.engine.prepare(ctx, b); err != nil {
 		return plan.Result{}, err
 	}
-	if err := b.writeDockerConfig(ctx); err != nil {
-		return plan.Result{}, err
-	}
-	c := b.engine.Command(b.Prepared)
+	c := b.engine.command(b.Prepared)
 	c.Stdout, c.Stderr = b.log, b.log
-	run := command
-	if b.Job.Sandbox != nil {
-		run = b.Job.Sandbox.Run
-		c.Mounts = []Mount{
-			{Host: b.contextDir(), Inside: b.Context, ReadOnly: true},
-			{Host: b.HostDir, Inside: b.Dir},
-			// Outside of /kaniko Kaniko looks for its configuration here alone.
-			{Host: filepath.Join(b.HostDir, "docker"), Inside: filepath.Join(SandboxDir, ".docker"), ReadOnly: true},
-		}
-	}
-	if err := run(ctx, c); err != nil {
+	if err := b.engine.run(ctx, b, c); err != nil {
 		return plan.Result{}, ending(b.Job.Build.Engine, err)
 	}
-	digest, err := b.engine.Digest(b.Prepared)
+	made, err := b.engine.result(ctx, b)
 	if err != nil {
 		return plan.Result{}, err
 	}
-	return b.verify(ctx, digest)
+	return b.deliver(ctx, made)
 }
 
 // prepareDockerfile reads the Dockerfile, refuses it if the engine cannot
 // build it, and puts it into the job's directory with its bases pinned.
-func (b *building) prepareDockerfile(ctx context.Context) error {
+func (b *building) prepareDockerfile(ctx context.Context, lacks func(*Prepared) []dockerfile.Finding) error {
 	name := b.Job.Build.Dockerfile
 	text, err := b.readSource(name)
 	if err != nil {
@@ -273,7 +258,7 @@ func (b *building) prepareDockerfile(ctx context.Context) error {
 		return located(name, err)
 	}
 	var refused []error
-	for _, f := range b.engine.Lacks(b.Prepared) {
+	for _, f := range lacks(b.Prepared) {
 		at := fmt.Sprintf("%s:%d: %s", quote.Text(name), f.Line, quote.Text(f.Msg))
 		if f.Warning {
 			b.log.say("warning: " + at)
@@ -282,7 +267,7 @@ func (b *building) prepareDockerfile(ctx context.Context) error {
 		refused = append(refused, failure.Input("%s", at))
 	}
 	if len(refused) > 0 {
-		return failure.WithHint(errors.Join(refused...), "write it without: engine: buildkit, which has it, is not part of this version")
+		return failure.WithHint(errors.Join(refused...), "engine: buildkit has it")
 	}
 	if err := b.executable(name); err != nil {
 		return err
@@ -336,9 +321,6 @@ func (b *building) writeDockerConfig(ctx context.Context) error {
 		return err
 	}
 	b.log.hide(configSecrets(config)...)
-	if config, err = withoutHelpers(config); err != nil {
-		return fmt.Errorf("reading the Docker configuration: %w", err)
-	}
 	dir := filepath.Join(b.HostDir, "docker")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -17,6 +19,7 @@ import (
 	"github.com/pipegen/pipegen/pkg/config"
 	"github.com/pipegen/pipegen/pkg/failure"
 	"github.com/pipegen/pipegen/pkg/plan"
+	"github.com/pipegen/pipegen/pkg/registry"
 )
 
 const scratch = "FROM scratch\nCOPY f /\n"
@@ -268,13 +271,13 @@ func TestFailures(t *testing.T) {
 		{name: "syntax", files: map[string]string{"Dockerfile": "FROM scratch\n\nRUM x\n"}, input: true, want: "build app@amd64: projects/app/Dockerfile:3: unknown instruction: RUM (did you mean RUN?)"},
 		{name: "target", change: func(_ *testing.T, b *bench) { b.Build.Target = "x" }, input: true, want: `there is no stage "x"`},
 		{name: "unsupported", files: map[string]string{"Dockerfile": "FROM scratch\nRUN <<E\nx\nE\nRUN --mount=type=ssh x\n"}, input: true,
-			want: "projects/app/Dockerfile:2: kaniko has no here-documents: RUN <<E would run nothing\nprojects/app/Dockerfile:5: kaniko has no RUN --mount", hint: "engine: buildkit"},
+			want: "projects/app/Dockerfile:2: kaniko has no here-documents: RUN <<E would run nothing\nprojects/app/Dockerfile:5: kaniko has no RUN --mount=type=ssh", hint: "engine: buildkit"},
 		{name: "bad reference", files: map[string]string{"Dockerfile": "FROM A:B:C\n"}, input: true, want: "projects/app/Dockerfile:1: reference"},
 		{name: "no such base", files: map[string]string{"Dockerfile": "ARG PIPEGEN_REGISTRY\nFROM $PIPEGEN_REGISTRY/nope\n"}, input: true, want: "projects/app/Dockerfile:2: there is no image 127.0.0.1"},
 		{name: "no registry", change: func(_ *testing.T, b *bench) { b.Plan.Registry = "" }, input: true, want: "the plan names no registry", hint: "ECR_REGISTRY"},
 		{name: "another commit", change: func(t *testing.T, b *bench) { gitRun(t, b.Root, "commit", "-qm", "y", "--allow-empty") }, input: true, want: "the plan is for commit", hint: "plan again"},
 		{name: "no repository", change: func(t *testing.T, b *bench) { b.Root = t.TempDir() }, input: true, want: "is no git repository"},
-		{name: "other engine", change: func(_ *testing.T, b *bench) { b.Build.Engine = "make" }, input: true, want: `this version has no engine "make"`, hint: "engine: kaniko"},
+		{name: "other engine", change: func(_ *testing.T, b *bench) { b.Build.Engine = "podman" }, input: true, want: `there is no engine "podman"`, hint: "kaniko, buildkit and make"},
 		{name: "timeout unreadable", change: func(_ *testing.T, b *bench) { b.Build.Timeout = "soon" }, input: true, want: "timeout"},
 		{name: "registry gone", change: func(_ *testing.T, b *bench) { b.Build.Destination = "127.0.0.1:1/x:y" }, want: "127.0.0.1:1/x:y"},
 	}
@@ -313,30 +316,32 @@ func TestFailures(t *testing.T) {
 
 // fake has the fake executor do what mode says.
 func fake(mode string) func(*testing.T, *bench) {
-	return func(_ *testing.T, b *bench) { b.Build.Args["FAKE"] = mode }
+	return func(_ *testing.T, b *bench) { fakeMode(b, mode) }
 }
+
+func fakeMode(b *bench, mode string) { b.Build.Args["FAKE"] = mode }
 
 func TestNothingShowsCredentials(t *testing.T) {
 	b := newBench(t, map[string]string{"Dockerfile": scratch, "f": "1"})
 	fake("secret")(t, b)
-	b.Registry = credentials{b.Registry, `{"auths":{"r.example.org":{"auth":"dXNlcjpwYXNzd29yZDE=","username":"user","password":"password1"}},"credHelpers":{"x":"ecr-login"}}`}
+	b.Registry = otherConfig{b.Registry, `{"auths":{"r.example.org":{"auth":"dXNlcjpwYXNzd29yZDE=","username":"user","password":"password1"}}}`}
 	if _, err := b.run(t); err != nil {
 		t.Fatal(err)
 	}
 	contains(t, b.out.String(), `"auth":"***"`, `"password":"***"`)
-	lacks(t, b.out.String(), "password1", "dXNlcjpw", "ecr-login")
+	lacks(t, b.out.String(), "password1", "dXNlcjpw")
 	for _, a := range append(b.sandbox.calls[0].Argv, b.sandbox.calls[0].Env...) {
 		lacks(t, a, "password1", "dXNlcjpw")
 	}
 }
 
-// credentials gives a registry another Docker configuration.
-type credentials struct {
+// otherConfig gives a registry another Docker configuration.
+type otherConfig struct {
 	Registry
 	config string
 }
 
-func (c credentials) DockerConfig(context.Context, []string) ([]byte, error) {
+func (c otherConfig) DockerConfig(context.Context, []string) ([]byte, error) {
 	return []byte(c.config), nil
 }
 
@@ -364,6 +369,9 @@ func TestCancel(t *testing.T) {
 		{"engine", fake("hang")},
 		{"pre_script", func(_ *testing.T, b *bench) {
 			b.Build.PreScript = "sleep 1000 & echo hanging in $$ $!; wait"
+		}},
+		{"post_script", func(_ *testing.T, b *bench) {
+			b.Build.PostScript = "sleep 1000 & echo hanging in $$ $!; wait"
 		}},
 		{"engine in place", func(t *testing.T, b *bench) {
 			fake("hang")(t, b)
@@ -407,6 +415,155 @@ func TestCancel(t *testing.T) {
 				gone(t, pids[1])
 			})
 		}
+	}
+}
+
+// TestCancelWaiting ends builds while something that they wait for does not
+// come: nothing of them is left.
+func TestCancelWaiting(t *testing.T) {
+	tests := []struct {
+		phase  string
+		change func(b *bench, stuck string)
+	}{
+		{"asking for an earlier build", func(b *bench, stuck string) {
+			b.Build.Destination = stuck + "/images:app-1-amd64"
+		}},
+		{"fetching the source", func(b *bench, stuck string) {
+			b.Image.Source = &plan.Source{Repo: "http://" + stuck + "/x.git", Ref: "main", Commit: strings.Repeat("a", 40)}
+		}},
+		{"resolving a base", func(b *bench, stuck string) {
+			write(t, b.Root, map[string]string{"projects/app/Dockerfile": "FROM " + stuck + "/base:1\n"})
+		}},
+		{"asking a mirror", func(b *bench, stuck string) {
+			write(t, b.Root, map[string]string{"projects/app/Dockerfile": "FROM debian\n"})
+			b.Build.RegistryMirrors = []string{stuck}
+		}},
+		{"verifying", func(b *bench, stuck string) {
+			b.Registry = unverified{b.Registry, stuck}
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.phase, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t, map[string]string{"Dockerfile": scratch, "f": "1"})
+			reached := make(chan struct{}, 100)
+			gone := make(chan struct{})
+			srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				reached <- struct{}{}
+				select {
+				case <-r.Context().Done():
+				case <-gone:
+				}
+			}))
+			t.Cleanup(srv.Close)
+			t.Cleanup(func() { close(gone) })
+			tt.change(b, strings.TrimPrefix(srv.URL, "http://"))
+			ctx, cancel := context.WithCancel(t.Context())
+			b.Environ = []string{"PATH=" + os.Getenv("PATH")}
+			failed := make(chan error, 1)
+			go func() {
+				_, err := Run(ctx, b.Job)
+				failed <- err
+			}()
+			<-reached
+			cancel()
+			if err := <-failed; !errors.Is(err, context.Canceled) {
+				t.Errorf("got %v", err)
+			}
+			if _, err := os.Stat(plan.ResultFile(b.MetadataDir, "app@amd64")); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("there is a result: %v", err)
+			}
+		})
+	}
+}
+
+// unverified is a registry of which what was pushed is asked for elsewhere.
+type unverified struct {
+	Registry
+	host string
+}
+
+func (u unverified) Get(ctx context.Context, ref string) (registry.Descriptor, []byte, error) {
+	if host, rest, _ := strings.Cut(ref, "/"); strings.Contains(rest, "@") {
+		ref = strings.Replace(ref, host, u.host, 1)
+	}
+	return u.Registry.Get(ctx, ref)
+}
+
+// TestCancelOutputs ends a build when its image is pushed and outputs are made.
+func TestCancelOutputs(t *testing.T) {
+	b := newBench(t, map[string]string{"Dockerfile": scratch, "f": "1"})
+	b.Build.Outputs = []string{"image", "docker-tar", "oci-layout"}
+	ctx, cancel := context.WithCancel(t.Context())
+	b.Log, b.Environ = onLine{"pushed ", cancel}, []string{"PATH=" + os.Getenv("PATH")}
+	_, err := Run(ctx, b.Job)
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	left, err := filepath.Glob(filepath.Join(b.MetadataDir, "outputs", "app@amd64", "*"))
+	if err != nil || len(left) > 0 {
+		t.Errorf("left %v, %v", left, err)
+	}
+}
+
+// onLine calls a function when a line begins so.
+type onLine struct {
+	start string
+	do    func()
+}
+
+func (o onLine) Write(p []byte) (int, error) {
+	if strings.Contains("\n"+string(p), "\n"+o.start) {
+		o.do()
+	}
+	return len(p), nil
+}
+
+// TestFiles makes outputs that are files, with and without a push.
+func TestFiles(t *testing.T) {
+	for _, outputs := range [][]string{
+		{"docker-tar", "oci-tar", "oci-layout", "rootfs", "digest"},
+		{"image", "digest", "oci-layout"},
+		{"digest"},
+	} {
+		t.Run(strings.Join(outputs, " "), func(t *testing.T) {
+			b := newBench(t, map[string]string{"Dockerfile": scratch, "f": "1"})
+			b.Build.Outputs = outputs
+			pushes := slices.Contains(outputs, "image")
+			if !pushes {
+				b.Plan.Registry, b.Build.Destination = "", ""
+			}
+			got, err := b.run(t)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if (got.Ref != "") != pushes || !digestPattern.MatchString(got.Digest) {
+				t.Errorf("got %+v", got)
+			}
+			var want []plan.Output
+			for _, o := range outputs {
+				if o != "image" {
+					want = append(want, plan.Output{Kind: o, Path: fileOutputs[o]})
+				}
+			}
+			if !reflect.DeepEqual(got.Outputs, want) {
+				t.Errorf("outputs are %+v", got.Outputs)
+			}
+			dir := plan.OutputDir(b.MetadataDir, "app@amd64")
+			text, err := os.ReadFile(filepath.Join(dir, "digest"))
+			if err != nil || string(text) != got.Digest+"\n" {
+				t.Errorf("digest has %q, %v", text, err)
+			}
+			for _, o := range want {
+				if _, err := os.Stat(filepath.Join(dir, o.Path)); err != nil {
+					t.Error(err)
+				}
+			}
+			argv := b.sandbox.calls[0].Argv
+			if slices.Contains(argv, "--no-push") == pushes || (len(flags(argv, "destination")) > 0) != pushes {
+				t.Errorf("argv is %q", argv)
+			}
+		})
 	}
 }
 

@@ -6,8 +6,9 @@ package engine
 import (
 	"context"
 	"io"
-	"path/filepath"
 	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/pipegen/pipegen/pkg/config"
 	"github.com/pipegen/pipegen/pkg/dockerfile"
@@ -26,12 +27,18 @@ type Job struct {
 	// Directory for ID.json and ID.log, and with the indexes/NAME.json of what
 	// the image depends on.
 	MetadataDir string
-	Registry    Registry
-	// Where the engine runs; nil: in place, which Kaniko allows only in a
-	// container that was made for it.
+	// Directory for outputs that are files; default: outputs/ID below
+	// MetadataDir.
+	OutputDir string
+	Registry  Registry
+	// Where Kaniko runs; nil: in place, which it allows only in a container that
+	// was made for it.
 	Sandbox Sandbox
-	// Path of the engine's program; empty: see FindExecutor. A sandbox has its
-	// own.
+	// Whether other builds work in the same checkout at the same time, so that
+	// scripts must not write to it.
+	Shared bool
+	// Path of Kaniko's program on this machine; empty: see FindExecutor. Of a
+	// sandbox's own, what it understands is remembered by this path.
 	Executor string
 	// Takes every line of scripts and engine as it comes; may be nil.
 	Log     io.Writer
@@ -60,6 +67,8 @@ type Registry interface {
 	Get(ctx context.Context, ref string) (registry.Descriptor, []byte, error)
 	Config(ctx context.Context, repository string, manifest []byte) (registry.Config, error)
 	DockerConfig(ctx context.Context, hosts []string) ([]byte, error)
+	Image(ctx context.Context, ref string) (v1.Image, error)
+	Push(ctx context.Context, ref string, img v1.Image, idx v1.ImageIndex) (registry.Descriptor, error)
 }
 
 // Sandbox runs a command in a root of pipegen's own making, in which the
@@ -78,6 +87,9 @@ type Command struct {
 	Dir            string
 	Mounts         []Mount
 	Stdout, Stderr io.Writer
+	// A variable of Env, as NAME=VALUE, that no other process has; may be empty.
+	// What has it belongs to the command.
+	mark string
 }
 
 // Mount makes a directory or a file of this machine visible in a sandbox.
@@ -86,29 +98,57 @@ type Mount struct {
 	ReadOnly     bool
 }
 
-// Engine turns a prepared context into an image in a registry. What engines
-// share (source, scripts, log, verification, metadata) is Run's.
-type Engine interface {
-	// Check refuses, before anything is fetched, what the engine cannot do with
-	// a build. Errors wrap failure.ErrInput.
-	Check(b *plan.Build) error
-	// Lacks gives what the engine cannot do with a Dockerfile.
-	Lacks(p *Prepared) []dockerfile.Finding
-	// Command gives the program with its arguments and environment.
-	Command(p *Prepared) Command
-	// Digest gives the digest of what was pushed, once the command ended well.
-	Digest(p *Prepared) (string, error)
+// engine is what turns a context into images: Kaniko, BuildKit or the project's
+// own make. What they share (source, scripts, log, credentials, verification,
+// outputs, metadata) is Run's.
+type engine interface {
+	// check refuses, before anything is made or fetched, what the engine cannot
+	// do with a build. Errors wrap failure.ErrInput.
+	check(b *plan.Build) error
+	// place says where everything will be, and refuses a place that will not do.
+	// It has no side effects; dry says that nothing will be run.
+	place(p *Prepared, dry bool) error
+	// prepare makes what the command needs below the job's directory, once the
+	// source is there.
+	prepare(ctx context.Context, b *building) error
+	// command gives the program with its arguments and environment; of what
+	// prepare finds out it needs nothing.
+	command(p *Prepared) Command
+	// run runs the command to its end.
+	run(ctx context.Context, b *building, c Command) error
+	// result says what came of it, once the command ended well.
+	result(ctx context.Context, b *building) (outcome, error)
+}
+
+// starter is an engine that has something to do while the source is fetched.
+type starter interface {
+	// start does it in the background; stop ends it and waits.
+	start(ctx context.Context, b *building) (stop func())
+}
+
+// outcome is what an engine made.
+type outcome struct {
+	// Digest of what the engine pushed to the destination; empty: nothing.
+	pushed string
+	// Path of an archive or a layout with the image, for outputs that are files;
+	// empty if none was asked for.
+	image string
+	// What a project's own build left, in place of both; nil from other engines.
+	released *released
 }
 
 // Prepared is all that an engine needs to know.
 type Prepared struct {
 	Job      *Job
 	Platform config.Platform
-	// The Dockerfile; nil when it was not read, for Argv.
+	// The Dockerfile; nil when it was not read, for Argv, or has none.
 	File *dockerfile.File
 	// Paths as the engine's program sees them: its own, the context, and the
 	// job's directory with the Dockerfile and the Docker configuration.
 	Program, Context, Dir string
+	// Whether these are paths in a sandbox, where they are mounted. Else they are
+	// this machine's; an empty Dir is then a new directory for temporary files.
+	Mounted bool
 	// The job's directory as this process sees it.
 	HostDir string
 	// Registries that the engine reads from and writes to.
@@ -117,12 +157,21 @@ type Prepared struct {
 	Labels map[string]string
 }
 
+// layoutDir is where an engine leaves the image as an OCI layout, below the
+// job's directory, if outputs are asked for that are made from it.
+const layoutDir = "layout"
+
 // engineOf gives the engine that a build names.
-func engineOf(b *plan.Build) (Engine, error) {
-	if b.Engine == "kaniko" {
-		return kaniko{}, nil
+func engineOf(b *plan.Build) (engine, error) {
+	switch b.Engine {
+	case "kaniko":
+		return &kaniko{}, nil
+	case "buildkit":
+		return &buildkit{}, nil
+	case "make":
+		return &projectMake{}, nil
 	}
-	return nil, failure.WithHint(failure.Input("build %s: this version has no engine %q", b.ID, b.Engine), "use engine: kaniko")
+	return nil, failure.WithHint(failure.Input("build %s: there is no engine %q", b.ID, b.Engine), "engines are kaniko, buildkit and make")
 }
 
 // Argv gives the engine's command line as Run would use it, as far as it can
@@ -132,40 +181,27 @@ func Argv(_ context.Context, j Job) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := e.Check(j.Build); err != nil {
-		return nil, err
-	}
-	p, err := prepare(&j)
+	p, err := placed(e, &j, true)
 	if err != nil {
 		return nil, err
 	}
-	if j.Sandbox == nil && j.Image.Source == nil && j.Root != "" {
-		p.Context = filepath.Join(j.Root, filepath.FromSlash(j.Build.Context))
-	}
-	return e.Command(p).Argv, nil
+	return e.command(p).Argv, nil
 }
 
-// prepare says where everything will be.
-func prepare(j *Job) (*Prepared, error) {
-	own := SandboxDir
-	if j.Sandbox == nil {
-		own = kanikoDir
+// placed checks a build and says where everything will be.
+func placed(e engine, j *Job, dry bool) (*Prepared, error) {
+	if err := checkOutputs(j.Build); err != nil {
+		return nil, err
 	}
-	p := &Prepared{
-		Job: j, Program: filepath.Join(own, "executor"), Dir: filepath.Join(own, "job"), Context: filepath.Join(own, "buildcontext"),
+	if err := e.check(j.Build); err != nil {
+		return nil, err
 	}
-	if j.Sandbox == nil && j.place != nil {
-		p.Dir = filepath.Join(j.place.dir, "job")
-	}
-	if j.Sandbox == nil && j.Image.Source != nil {
-		p.Context = filepath.Join(p.Dir, "source", filepath.FromSlash(j.Build.Context))
-	}
+	p := &Prepared{Job: j, Hosts: hosts(j.Build.Destination, cacheRepo(j))}
 	var err error
 	if p.Platform, err = platformOf(j.Build); err != nil {
 		return nil, err
 	}
-	p.Hosts = hosts(j.Build.Destination, cacheRepo(j))
-	return p, nil
+	return p, e.place(p, dry)
 }
 
 // hosts gives the registries of references, each once.

@@ -4,7 +4,6 @@ import (
 	"maps"
 	"net/url"
 	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -13,6 +12,7 @@ import (
 	"github.com/pipegen/pipegen/pkg/dockerfile"
 	"github.com/pipegen/pipegen/pkg/failure"
 	"github.com/pipegen/pipegen/pkg/plan"
+	"github.com/pipegen/pipegen/pkg/quote"
 	"github.com/pipegen/pipegen/pkg/registry"
 )
 
@@ -20,31 +20,25 @@ import (
 // which the log masks.
 var proxies = []string{"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy"}
 
+// certificateFiles name a file with the authorities that programs trust: Go,
+// OpenSSL and what uses it, git, curl, Python's requests and pip, Node.js, AWS's
+// tools, and cargo.
+var certificateFiles = []string{
+	"SSL_CERT_FILE", "GIT_SSL_CAINFO", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "NODE_EXTRA_CA_CERTS", "AWS_CA_BUNDLE", "CARGO_HTTP_CAINFO",
+}
+
+// CertificateFiles gives the variables that name a file with the authorities
+// that programs trust. Engines and scripts get those that are set.
+func CertificateFiles() []string { return slices.Clone(certificateFiles) }
+
 // certificates say which authorities programs trust.
-var certificates = []string{"SSL_CERT_FILE", "SSL_CERT_DIR"}
+var certificates = append(CertificateFiles(), "SSL_CERT_DIR")
 
 // forScripts is all that a script inherits from pipegen's environment, beside
 // LC_*: how to find programs, the network and whom to trust, and where Go gets
 // and keeps modules, since HOME is a new directory. No credential of the CI
 // system or of a cloud is among them.
 var forScripts = slices.Concat([]string{"PATH", "LANG", "TZ", "GOPROXY", "GOSUMDB", "GOMODCACHE", "GOCACHE"}, proxies, certificates)
-
-// forAWS is what the ECR credential helper that Kaniko holds reads; the engine
-// gets it only if it reads from or pushes to ECR.
-var forAWS = []string{
-	"AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
-	"AWS_PROFILE", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_ROLE_ARN", "AWS_ROLE_SESSION_NAME",
-	"AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-	"AWS_CONTAINER_AUTHORIZATION_TOKEN", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_STS_REGIONAL_ENDPOINTS",
-	"AWS_EC2_METADATA_DISABLED", "AWS_ECR_IGNORE_CREDS_STORAGE",
-}
-
-// ecrHost matches the registries that AWS signs in to (Amazon ECR user guide,
-// "Private registry authentication"), FIPS and dual-stack hosts included.
-var ecrHost = regexp.MustCompile(`^([0-9]{12}\.dkr[.-]ecr(-fips)?\.[a-z0-9-]+\.(amazonaws\.com(\.cn)?|on\.aws|on\.amazonwebservices\.com\.cn|amazonaws\.eu|sc2s\.sgov\.gov|c2s\.ic\.gov)|public\.ecr\.aws|ecr-public\.aws\.com)$`)
-
-// usesECR says whether any of the hosts belongs to ECR.
-func usesECR(hosts []string) bool { return slices.ContainsFunc(hosts, ecrHost.MatchString) }
 
 // inherit takes the named variables from environ.
 func inherit(environ []string, names []string) map[string]string {
@@ -109,35 +103,111 @@ func scriptEnv(j *Job, home, tmp string) (map[string]string, error) {
 	return env, nil
 }
 
-// secretValues gives all values that the log must not show, as far as they
-// are known before anything runs.
-func secretValues(j *Job) []string {
-	var values []string
-	for _, s := range j.Build.Secrets {
-		if s.Env != "" {
-			values = append(values, j.Getenv(s.Env))
+// hideSecrets makes the log mask the secrets of the build, and says which of
+// them it cannot mask. A file that cannot be read, or is too large for a
+// secret, is failure.ErrInput; a variable that is not set is for those to say
+// who need it.
+func (b *building) hideSecrets() error {
+	j := b.Job
+	b.log.hide(knownSecrets(j)...)
+	hide := func(id, value string) {
+		b.log.hide(value)
+		if value != "" && tooShort(value) {
+			b.log.say("warning: secret " + quote.Text(id) + " is too short to be masked")
 		}
 	}
+	for _, s := range j.Build.Secrets {
+		if s.File == "" {
+			hide(s.ID, envOf(j.Getenv, s.Env))
+			continue
+		}
+		value, err := readSecret(j, s.File)
+		if err != nil {
+			return failure.Input("secret %s: %w", s.ID, err)
+		}
+		hide(s.ID, string(value))
+	}
+	for _, s := range j.Build.SSH {
+		b.log.hide(privateKey(envOf(j.Getenv, s.Env)))
+		if s.File != "" {
+			value, err := readSecret(j, s.File)
+			if err != nil {
+				return failure.Input("ssh %s: %w", sshID(s), err)
+			}
+			b.log.hide(string(value))
+		}
+	}
+	return nil
+}
+
+// privateKey gives a key that a variable holds, or names the file of.
+func privateKey(value string) string {
+	if value == "" || strings.Contains(value, "-----BEGIN") {
+		return value
+	}
+	key, err := os.ReadFile(strings.TrimSpace(value))
+	if err != nil || len(key) > maxSecret {
+		return ""
+	}
+	return string(key)
+}
+
+// likeCredentials matches the names of variables whose values are credentials.
+var likeCredentials = regexp.MustCompile(`(?i)(TOKEN|PASSWORD|PASSWD|SECRET|SECRET_ACCESS_KEY|PRIVATE_KEY|API_KEY|JWT)$`)
+
+// knownSecrets gives what the log must not show beside the secrets of the build:
+// the credentials of the source, of registries and proxies, and of the CI
+// system and the cloud.
+func knownSecrets(j *Job) []string {
+	var values []string
 	if j.Image.Source != nil {
 		if a := j.Image.Source.Auth; a != nil {
-			values = append(values, envOf(j.Getenv, a.TokenEnv), envOf(j.Getenv, a.SSHKeyEnv))
+			values = append(values, envOf(j.Getenv, a.TokenEnv), privateKey(envOf(j.Getenv, a.SSHKeyEnv)))
 		}
-		if u, err := url.Parse(j.Image.Source.Repo); err == nil {
-			values = append(values, password(u))
-		}
+		values = append(values, inAddress(j.Image.Source.Repo)...)
 	}
-	values = append(values, j.Getenv("CI_JOB_TOKEN"), j.Getenv("CI_REGISTRY_PASSWORD"))
-	for _, name := range []string{"AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_CONTAINER_AUTHORIZATION_TOKEN"} {
-		values = append(values, j.Getenv(name))
-	}
+	values = append(values, configSecrets([]byte(j.Getenv("DOCKER_AUTH_CONFIG")))...)
 	for _, name := range append(slices.Clone(proxies), "GOPROXY") {
 		for part := range strings.FieldsFuncSeq(j.Getenv(name), func(r rune) bool { return r == ',' || r == '|' }) {
-			if u, err := url.Parse(part); err == nil {
-				values = append(values, password(u))
+			values = append(values, inAddress(part)...)
+		}
+	}
+	for _, name := range []string{"CI_JOB_TOKEN", "CI_REGISTRY_PASSWORD", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_CONTAINER_AUTHORIZATION_TOKEN"} {
+		values = append(values, j.Getenv(name))
+	}
+	for _, kv := range j.Environ {
+		// Short ones are more likely words of the configuration.
+		name, v, _ := strings.Cut(kv, "=")
+		if len(v) >= 8 && likeCredentials.MatchString(name) && !exists(v) {
+			values = append(values, v)
+		}
+		if strings.HasPrefix(name, "OTEL_EXPORTER_OTLP_") && strings.HasSuffix(name, "HEADERS") {
+			for header := range strings.SplitSeq(v, ",") { // NAME=VALUE, escaped as in a URL
+				_, value, _ := strings.Cut(header, "=")
+				values = append(values, value)
+				if plain, err := url.PathUnescape(value); err == nil {
+					values = append(values, plain)
+				}
 			}
 		}
 	}
-	return slices.DeleteFunc(values, func(v string) bool { return v == "" || filepath.IsAbs(v) })
+	return values
+}
+
+// inAddress gives the credential in a URL: the password, or the name if it
+// stands alone, as tokens do.
+func inAddress(address string) []string {
+	u, err := url.Parse(address)
+	if err != nil || u.User == nil {
+		return nil
+	}
+	if p, ok := u.User.Password(); ok {
+		return []string{p}
+	}
+	if u.Scheme == "http" || u.Scheme == "https" {
+		return []string{u.User.Username()}
+	}
+	return nil
 }
 
 func envOf(getenv func(string) string, name string) string {
@@ -145,11 +215,6 @@ func envOf(getenv func(string) string, name string) string {
 		return ""
 	}
 	return getenv(name)
-}
-
-func password(u *url.URL) string {
-	p, _ := u.User.Password()
-	return p
 }
 
 // hostOf gives the registry of a reference, or "".
@@ -169,6 +234,9 @@ func platformOf(b *plan.Build) (config.Platform, error) {
 	}
 	return p, nil
 }
+
+// Contained says whether this process runs in a container.
+func Contained(getenv func(string) string) bool { return thisHost(getenv).contained() }
 
 // exists says whether there is something at path.
 func exists(path string) bool {

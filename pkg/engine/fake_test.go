@@ -21,6 +21,7 @@ import (
 	ggcr "github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	writer "github.com/google/go-containerregistry/pkg/v1/remote"
@@ -33,7 +34,7 @@ var update = flag.Bool("update", false, "rewrite golden files")
 
 // TestMain lets the test binary stand in for Kaniko's executor, which would
 // delete the file system that it runs in: it pushes an image with the labels
-// and the platform it is told, and leaves its digest.
+// and the platform it is told, or leaves it as a layout, and its digest.
 func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == "executor" {
 		if err := fakeExecutor(os.Args[1:]); err != nil {
@@ -42,8 +43,21 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if filepath.Base(os.Args[0]) == "buildctl" {
+		if err := fakeBuildctl(os.Args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	if filepath.Base(os.Args[0]) == "process" {
+		os.Exit(processMain(os.Args[1:]))
+	}
 	os.Exit(m.Run())
 }
+
+// chainguard is the fork whose flags are those of chainguard-dev/kaniko.
+const chainguard = "chainguard-dev-v1.25.3"
 
 // flags gives all values of a flag in an argument vector.
 func flags(argv []string, name string) []string {
@@ -58,7 +72,10 @@ func flags(argv []string, name string) []string {
 
 // fakeExecutor does what the build argument FAKE says.
 func fakeExecutor(argv []string) error {
-	platform, err := v1.ParsePlatform(flags(argv, "custom-platform")[0])
+	if slices.Contains(argv, "--help") {
+		return fakeHelp()
+	}
+	platform, err := v1.ParsePlatform(append(flags(argv, "custom-platform"), flags(argv, "customPlatform")...)[0])
 	if err != nil {
 		return err
 	}
@@ -89,12 +106,33 @@ func fakeExecutor(argv []string) error {
 				return err
 			}
 			return errors.Join(p.Kill(), errors.New("survived"))
+		case "step killed":
+			fmt.Print("error building image: error building stage: failed to execute command: waiting for process to exit: sig")
+			time.Sleep(10 * time.Millisecond) // two writes
+			fmt.Println("nal: killed")
+			return errors.New("exit")
+		case "flood":
+			line := strings.Repeat("0123456789abcdef", 1<<12) + "\n"
+			for range 1 << 10 {
+				if _, err := fmt.Print(line); err != nil {
+					return err
+				}
+			}
 		case "wrong platform":
 			platform.Architecture = "s390x"
 		case "no digest":
 			return nil
 		case "link":
 			return os.Symlink("/etc/passwd", flags(argv, "digest-file")[0])
+		case "secrets":
+			for _, s := range flags(argv, "secret") {
+				id, src, _ := strings.Cut(strings.TrimPrefix(s, "id="), ",src=")
+				value, err := os.ReadFile(src)
+				if err != nil {
+					return err
+				}
+				fmt.Printf("secret %s has %d bytes: %s\n", id, len(value), value)
+			}
 		case "secret":
 			config, err := os.ReadFile(filepath.Join(os.Getenv("DOCKER_CONFIG"), "config.json"))
 			if err != nil {
@@ -125,22 +163,52 @@ func fakeExecutor(argv []string) error {
 	if err != nil {
 		return err
 	}
-	return push(img, flags(argv, "destination")[0], flags(argv, "digest-file")[0])
-}
-
-func push(img v1.Image, destination, digestFile string) error {
-	ref, err := name.NewTag(destination)
-	if err != nil {
-		return err
-	}
-	if err := writer.Write(ref, img); err != nil {
-		return err
+	if dir := flags(argv, "oci-layout-path"); len(dir) > 0 {
+		path, err := layout.Write(dir[0], empty.Index)
+		if err != nil {
+			return err
+		}
+		if err := path.AppendImage(img); err != nil {
+			return err
+		}
 	}
 	digest, err := img.Digest()
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(digestFile, []byte(digest.String()), 0o600)
+	if err := os.WriteFile(flags(argv, "digest-file")[0], []byte(digest.String()), 0o600); err != nil {
+		return err
+	}
+	if slices.Contains(argv, "--no-push") {
+		return nil
+	}
+	return push(img, flags(argv, "destination")[0])
+}
+
+// fakeHelp says what the executor of the file help beside it says to --help.
+func fakeHelp() error {
+	dir := filepath.Dir(os.Args[0])
+	asked, err := os.OpenFile(filepath.Join(dir, "asked"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer asked.Close()
+	if _, err := asked.WriteString("x"); err != nil {
+		return err
+	}
+	text, err := os.ReadFile(filepath.Join(dir, "help"))
+	if err == nil {
+		_, err = os.Stdout.Write(text)
+	}
+	return err
+}
+
+func push(img v1.Image, destination string) error {
+	ref, err := name.NewTag(destination)
+	if err != nil {
+		return err
+	}
+	return writer.Write(ref, img)
 }
 
 // fakeSandbox runs the fake executor with the paths inside made those outside,
@@ -152,6 +220,10 @@ type fakeSandbox struct {
 }
 
 func (s *fakeSandbox) Run(ctx context.Context, c Command) error {
+	if slices.Equal(c.Argv, []string{SandboxDir + "/executor", "--help"}) {
+		c.Argv, c.Dir = []string{s.executor, "--help"}, ""
+		return command(ctx, c)
+	}
 	s.calls = append(s.calls, c)
 	if c.Argv[0] != SandboxDir+"/executor" || !slices.Contains(c.Argv, "--force") || len(flags(c.Argv, "ignore-path")) > 0 {
 		s.t.Errorf("a sandbox is sent %q", c.Argv)
@@ -173,14 +245,21 @@ func (s *fakeSandbox) Run(ctx context.Context, c Command) error {
 	return command(ctx, c)
 }
 
-// asExecutor gives a path by which the test binary is the executor.
-func asExecutor(t *testing.T) string {
+// asExecutor gives a path by which the test binary is an executor with the flags
+// of a fork.
+func asExecutor(t *testing.T, fork string) string {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(t.TempDir(), "executor")
+	help, err := os.ReadFile(filepath.Join("testdata", "help", fork))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	write(t, dir, map[string]string{"help": string(help)})
+	path := filepath.Join(dir, "executor")
 	if err := os.Symlink(self, path); err != nil {
 		t.Fatal(err)
 	}
@@ -215,15 +294,14 @@ func pushImage(t *testing.T, ref, platform string) string {
 	if img, err = mutate.ConfigFile(img, config); err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(t.TempDir(), "digest")
-	if err := push(img, ref, file); err != nil {
+	if err := push(img, ref); err != nil {
 		t.Fatal(err)
 	}
-	digest, err := os.ReadFile(file)
+	digest, err := img.Digest()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return string(digest)
+	return digest.String()
 }
 
 // gitRun runs git and gives its output.
@@ -283,7 +361,7 @@ func newBench(t *testing.T, files map[string]string) *bench {
 			}},
 		}},
 	}
-	b := &bench{host: host, sandbox: &fakeSandbox{t: t, executor: asExecutor(t)}, out: &strings.Builder{}, env: map[string]string{}}
+	b := &bench{host: host, sandbox: &fakeSandbox{t: t, executor: asExecutor(t, chainguard)}, out: &strings.Builder{}, env: map[string]string{}}
 	temp := t.TempDir()
 	b.env["TMPDIR"] = temp
 	t.Cleanup(func() {

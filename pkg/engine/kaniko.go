@@ -1,7 +1,7 @@
 package engine
 
 import (
-	"encoding/json"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -13,39 +13,61 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/pipegen/pipegen/pkg/config"
 	"github.com/pipegen/pipegen/pkg/dockerfile"
 	"github.com/pipegen/pipegen/pkg/failure"
 	"github.com/pipegen/pipegen/pkg/plan"
 	"github.com/pipegen/pipegen/pkg/registry"
 )
 
-// kaniko builds with the executor of chainguard-dev/kaniko v1.25.3, whose
-// flags are in its cmd/executor/cmd/root.go.
-type kaniko struct{}
+// kaniko builds with the executor of one of Kaniko's forks.
+type kaniko struct {
+	// What the executor understands; nil: it was not asked.
+	dialect *dialect
+	// Closed when it was asked; the error is why it could not be.
+	asked  chan struct{}
+	refuse error
+}
 
 // reserved are flags that pipegen sets, or that would make what it checks
 // untrue.
 var reserved = []string{
 	"force", "destination", "d", "digest-file", "no-push", "context", "c", "dockerfile", "f", "kaniko-dir", "custom-platform", "customPlatform", "target",
+	"oci-layout-path", "help", "h",
 }
 
-// Check refuses outputs, secrets and flags that Kaniko cannot do.
-func (kaniko) Check(b *plan.Build) error {
-	for _, o := range b.Outputs {
-		if o != "image" && o != "digest" {
-			return failure.WithHint(failure.Input("build %s: output %q is not supported by engine kaniko", b.ID, o), "outputs of kaniko are image and digest")
+// check refuses keys and flags that no executor of Kaniko has.
+func (*kaniko) check(b *plan.Build) error {
+	refuse := func(format string, args ...any) error {
+		return failure.Input("build %s: engine kaniko %s", b.ID, fmt.Sprintf(format, args...))
+	}
+	var refused []error
+	for key, is := range map[string]bool{
+		"frontend": b.Frontend != "" && b.Frontend != "dockerfile.v0", "frontend_opts": len(b.FrontendOpts) > 0,
+		"contexts": len(b.Contexts) > 0, "output_opts": len(b.OutputOpts) > 0, "ssh": len(b.SSH) > 0,
+	} {
+		if is {
+			refused = append(refused, refuse("has no %s", key))
 		}
 	}
-	if len(b.Outputs) > 0 && !slices.Contains(b.Outputs, "image") {
-		return failure.Input("build %s: engine kaniko always pushes: outputs must name image", b.ID)
+	if c := b.Cache; c != nil && c.Enable {
+		if c.Type != "" && c.Type != "registry" {
+			refused = append(refused, refuse("has no cache of type %s", c.Type))
+		}
+		if c.Mode != "" {
+			refused = append(refused, refuse("has no cache.mode"))
+		}
+		if c.Path != "" {
+			refused = append(refused, refuse("has no cache.path"))
+		}
+	}
+	if len(refused) > 0 {
+		slices.SortFunc(refused, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+		return failure.WithHint(errors.Join(refused...), "engine: buildkit has it")
 	}
 	for _, s := range b.Secrets {
-		const hint = "kaniko has no build secrets; scripts see those that name a variable (env)"
-		switch {
-		case s.Env == "":
-			return failure.WithHint(failure.Input("build %s: secret %s: engine kaniko cannot use a file", b.ID, s.ID), hint)
-		case b.PreScript == "" && b.PostScript == "":
-			return failure.WithHint(failure.Input("build %s: secret %s: nothing can use it", b.ID, s.ID), hint)
+		if strings.ContainsAny(s.ID, "/\\") {
+			return refuse("takes no secret with a slash in its id: %s", s.ID)
 		}
 	}
 	for _, a := range b.EngineArgs {
@@ -58,9 +80,146 @@ func (kaniko) Check(b *plan.Build) error {
 	return nil
 }
 
-// Lacks leaves out what is found in stages that are not built.
-func (kaniko) Lacks(p *Prepared) []dockerfile.Finding {
-	found := p.File.Unsupported()
+// place keeps Kaniko in a container that was made for it, or in a root that
+// pipegen makes.
+func (*kaniko) place(p *Prepared, dry bool) error {
+	j, own := p.Job, SandboxDir
+	if j.Sandbox == nil {
+		own = kanikoDir
+	}
+	p.Program, p.Dir, p.Context = filepath.Join(own, "executor"), filepath.Join(own, "job"), filepath.Join(own, "buildcontext")
+	if p.Mounted = j.Sandbox != nil; p.Mounted {
+		return nil
+	}
+	if j.place != nil {
+		p.Dir = filepath.Join(j.place.dir, "job")
+	}
+	if j.Image.Source != nil {
+		p.Context = filepath.Join(p.Dir, "source", filepath.FromSlash(j.Build.Context))
+	} else if j.Root != "" {
+		p.Context = filepath.Join(j.Root, filepath.FromSlash(j.Build.Context))
+	}
+	if dry {
+		return nil
+	}
+	return p.mayRunInPlace()
+}
+
+// mayRunInPlace finds the program, and refuses to run it anywhere but in a
+// container that was made for it.
+func (p *Prepared) mayRunInPlace() error {
+	j := p.Job
+	where := j.place
+	if where == nil {
+		where = &place{thisHost(j.Getenv), kanikoDir}
+	}
+	if p.Program = j.Executor; p.Program == "" {
+		var err error
+		// One that is not found is not in Kaniko's directory either.
+		if p.Program, err = FindExecutor(j.Getenv); err != nil && j.Getenv("KANIKO_EXECUTOR") != "" {
+			return err
+		}
+	}
+	return where.host.mayRunInPlace(p.Program, where.dir)
+}
+
+// start asks the executor what it understands, side by side with the rest.
+func (k *kaniko) start(ctx context.Context, b *building) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	k.asked = make(chan struct{})
+	go func() {
+		defer close(k.asked)
+		k.dialect, k.refuse = understand(ctx, b.Prepared)
+	}()
+	return func() {
+		cancel()
+		<-k.asked
+	}
+}
+
+func (k *kaniko) prepare(ctx context.Context, b *building) error {
+	<-k.asked // it ends when ctx does
+	if k.refuse != nil {
+		return k.refuse
+	}
+	if err := errors.Join(k.dialect.refuse(b.Job.Build, k.missing(b.Prepared)), k.secretless(b.Job.Build)); err != nil {
+		return err
+	}
+	if err := b.prepareDockerfile(ctx, k.lacks); err != nil {
+		return err
+	}
+	if err := k.prepareSecrets(b); err != nil {
+		return err
+	}
+	return b.writeDockerConfig(ctx)
+}
+
+func (*kaniko) run(ctx context.Context, b *building, c Command) error {
+	spent := watchMemory(c.Stdout)
+	c.Stdout, c.Stderr = spent, spent
+	return spent.explain(b.Job.Build, runKaniko(ctx, b, c))
+}
+
+func runKaniko(ctx context.Context, b *building, c Command) error {
+	if b.Job.Sandbox == nil {
+		return command(ctx, c)
+	}
+	c.Mounts = []Mount{
+		{Host: b.contextDir(), Inside: b.Context, ReadOnly: true},
+		{Host: b.HostDir, Inside: b.Dir},
+		// Outside of /kaniko Kaniko looks for its configuration here alone.
+		{Host: filepath.Join(b.HostDir, "docker"), Inside: filepath.Join(SandboxDir, ".docker"), ReadOnly: true},
+	}
+	return b.Job.Sandbox.Run(ctx, c)
+}
+
+// mounts says whether the executor is given a secret: if it has secrets, and
+// the Dockerfile mounts any. As long as neither is known, it is given those that
+// no script can use.
+func (k *kaniko) mounts(p *Prepared, s config.Secret) bool {
+	switch {
+	case k.dialect == nil:
+		return !forScript(p.Job.Build, s)
+	case p.File == nil || !k.dialect.has("secret"):
+		return false
+	}
+	secrets, _ := p.File.Mounts()
+	return secrets
+}
+
+// forScript says whether a script sees a secret.
+func forScript(b *plan.Build, s config.Secret) bool {
+	return s.Env != "" && (b.PreScript != "" || b.PostScript != "")
+}
+
+// prepareSecrets puts secrets where the executor finds them, or says that it
+// cannot use them.
+func (k *kaniko) prepareSecrets(b *building) error {
+	build := b.Job.Build
+	if secrets, _ := b.File.Mounts(); secrets && len(build.Secrets) > 0 {
+		return prepareSecrets(b)
+	}
+	return nil
+}
+
+// secretless refuses secrets that nothing can use.
+func (k *kaniko) secretless(b *plan.Build) error {
+	if k.dialect.has("secret") {
+		return nil
+	}
+	for _, s := range b.Secrets {
+		if !forScript(b, s) {
+			return failure.WithHint(failure.Input("secret %s: nothing can use it: this executor of kaniko has no build secrets", s.ID),
+				"scripts see secrets that name a variable (env), and engine: buildkit mounts all of them")
+		}
+	}
+	return nil
+}
+
+// lacks gives what Kaniko cannot do with a Dockerfile, in the stages that are
+// built.
+func (k *kaniko) lacks(p *Prepared) []dockerfile.Finding {
+	found := p.File.Unsupported(k.dialect.abilities())
 	if p.Job.Sandbox == nil {
 		found = append(found, p.File.Below(kanikoDir)...)
 	}
@@ -72,20 +231,40 @@ func (kaniko) Lacks(p *Prepared) []dockerfile.Finding {
 	if err != nil {
 		return found
 	}
-	return slices.DeleteFunc(found, func(f dockerfile.Finding) bool { return !slices.Contains(needed, f.Stage) })
+	return slices.DeleteFunc(found, func(f dockerfile.Finding) bool { return f.Stage != "" && !slices.Contains(needed, f.Stage) })
 }
 
-// Command gives the executor with its flags: each value is an argument of its
+// command gives the executor with its flags: each value is an argument of its
 // own (the flags that repeat take theirs as they are, commas, quotes and
 // newlines included).
-func (kaniko) Command(p *Prepared) Command {
+func (k *kaniko) command(p *Prepared) Command {
+	own, _ := k.dialect.spell(k.flags(p))
+	argv := append([]string{p.Program}, own...)
+	return Command{Argv: append(argv, p.Job.Build.EngineArgs...), Env: kanikoEnv(p), Dir: "/"}
+}
+
+// missing gives the flags that the build needs and the executor does not have.
+func (k *kaniko) missing(p *Prepared) []string {
+	_, missing := k.dialect.spell(k.flags(p))
+	return missing
+}
+
+// flags gives pipegen's own flags in the words of chainguard-dev/kaniko v1.25.3
+// (its cmd/executor/cmd/root.go).
+func (k *kaniko) flags(p *Prepared) []string {
 	j, b := p.Job, p.Job.Build
 	argv := []string{
-		p.Program,
 		"--context=dir://" + p.Context,
 		"--dockerfile=" + filepath.Join(p.Dir, "Dockerfile"),
-		"--destination=" + b.Destination,
 		"--custom-platform=" + p.Platform.String(),
+	}
+	if b.Pushes() {
+		argv = append(argv, "--destination="+b.Destination)
+	} else {
+		argv = append(argv, "--no-push")
+	}
+	if needsLayout(b) {
+		argv = append(argv, "--oci-layout-path="+filepath.Join(p.Dir, layoutDir))
 	}
 	if b.Target != "" {
 		argv = append(argv, "--target="+b.Target)
@@ -94,30 +273,29 @@ func (kaniko) Command(p *Prepared) Command {
 	if p.File != nil && p.File.Skippable(args, b.Target) {
 		argv = append(argv, "--skip-unused-stages")
 	}
-	if b.Cache != nil && b.Cache.Enable {
-		argv = append(argv, "--cache=true", "--cache-repo="+cacheRepo(j))
-		if b.Cache.TTL != "" {
-			argv = append(argv, "--cache-ttl="+b.Cache.TTL)
-		}
-	} else {
-		argv = append(argv, "--cache=false")
+	argv = append(argv, kanikoCache(j)...)
+	if b.Reproducible {
+		argv = append(argv, "--reproducible")
 	}
 	argv = append(argv, "--use-new-run", "--cleanup",
 		"--push-retry=3", "--image-download-retry=3", "--image-fs-extract-retry=3")
 	for _, k := range slices.Sorted(maps.Keys(args)) {
 		argv = append(argv, "--build-arg="+k+"="+args[k])
 	}
-	labels := maps.Clone(p.Labels)
-	if labels == nil {
-		labels = map[string]string{}
-	}
-	maps.Copy(labels, b.Labels)
-	labels[plan.KeyAnnotation], labels[plan.HeadLabel], labels[plan.CreatedAnnotation] = j.Image.Key, j.Plan.Head, planTime(j.Plan)
+	labels := labels(p)
 	for _, k := range slices.Sorted(maps.Keys(labels)) {
 		argv = append(argv, "--label="+k+"="+labels[k])
 	}
+	for i, s := range b.Secrets {
+		if k.mounts(p, s) {
+			argv = append(argv, "--secret=id="+s.ID+",src="+filepath.Join(p.Dir, secretFile(i)))
+		}
+	}
 	argv = append(argv, "--digest-file="+filepath.Join(p.Dir, "digest"))
-	for _, h := range p.Hosts {
+	for _, m := range b.RegistryMirrors {
+		argv = append(argv, "--registry-mirror="+m)
+	}
+	for _, h := range slices.Compact(slices.Sorted(slices.Values(slices.Concat(p.Hosts, mirrorHosts(b))))) {
 		if insecure(h, j.Plan.Publish.Insecure) {
 			argv = append(argv, "--insecure-registry="+h)
 		}
@@ -131,7 +309,28 @@ func (kaniko) Command(p *Prepared) Command {
 	if j.Sandbox != nil {
 		argv = append(argv, "--force")
 	}
-	return Command{Argv: append(argv, b.EngineArgs...), Env: kanikoEnv(p), Dir: "/"}
+	return argv
+}
+
+// kanikoCache are the flags for the layer cache.
+func kanikoCache(j *Job) []string {
+	c := j.Build.Cache
+	if c == nil || !c.Enable {
+		return []string{"--cache=false"}
+	}
+	argv := []string{"--cache=true", "--cache-repo=" + cacheRepo(j)}
+	if c.TTL != "" {
+		argv = append(argv, "--cache-ttl="+c.TTL)
+	}
+	for _, f := range []struct {
+		name  string
+		value *bool
+	}{{"cache-copy-layers", c.CopyLayers}, {"cache-run-layers", c.RunLayers}, {"compressed-caching", c.Compressed}} {
+		if f.value != nil {
+			argv = append(argv, fmt.Sprintf("--%s=%t", f.name, *f.value))
+		}
+	}
+	return argv
 }
 
 // keep gives what must outlive Kaniko's clean-up of the file system that it
@@ -150,18 +349,13 @@ func keep(p *Prepared) []string {
 	return slices.Compact(paths)
 }
 
-// kanikoEnv is all that the executor sees of the environment. RUN steps do not
-// inherit it, but could read it from /proc: the AWS credentials are there only
-// when ECR is used, since Kaniko's own credential helper takes them nowhere
-// else.
+// kanikoEnv is all that the executor sees of the environment, none of it a
+// credential: RUN steps do not inherit it, but can read it from /proc.
 func kanikoEnv(p *Prepared) []string {
 	names := slices.Clone(proxies)
 	if p.Job.Sandbox == nil {
 		names = append(names, certificates...)
 		names = append(names, "container")
-	}
-	if usesECR(p.Hosts) {
-		names = append(names, forAWS...)
 	}
 	env := inherit(p.Job.Environ, names)
 	env["PATH"] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:" + kanikoDir
@@ -171,15 +365,39 @@ func kanikoEnv(p *Prepared) []string {
 		env["container"] = "docker"
 		env["KANIKO_DIR"] = SandboxDir
 	}
+	if p.File != nil {
+		// osscontainertools/kaniko had them before it did them unasked.
+		secrets, binds := p.File.Mounts()
+		for name, used := range map[string]bool{"FF_KANIKO_RUN_MOUNT_SECRET": secrets, "FF_KANIKO_RUN_MOUNT_BIND": binds} {
+			if used {
+				env[name] = "true"
+			}
+		}
+	}
 	return list(env)
 }
 
 var digestPattern = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
 
-// Digest reads the file that the executor writes. Steps of the Dockerfile can
+func (*kaniko) result(_ context.Context, b *building) (outcome, error) {
+	var made outcome
+	if b.Job.Build.Pushes() {
+		digest, err := kanikoDigest(b.Prepared)
+		if err != nil {
+			return outcome{}, err
+		}
+		made.pushed = digest
+	}
+	if needsLayout(b.Job.Build) {
+		made.image = filepath.Join(b.HostDir, layoutDir)
+	}
+	return made, nil
+}
+
+// kanikoDigest reads the file that the executor writes. Steps of the Dockerfile can
 // write to the same directory: a link out of it is not followed, and no more is
 // read or shown than a digest.
-func (kaniko) Digest(p *Prepared) (string, error) {
+func kanikoDigest(p *Prepared) (string, error) {
 	dir, err := os.OpenRoot(p.HostDir)
 	if err != nil {
 		return "", err
@@ -222,16 +440,4 @@ func insecure(host string, allowed []string) bool {
 		name = host[:i]
 	}
 	return registry.IsLoopback(host) || slices.Contains(allowed, host) || slices.Contains(allowed, name)
-}
-
-// withoutHelpers removes the entries of a Docker configuration that name the
-// ECR credential helper: Kaniko has it built in, and would fail for the want
-// of a program.
-func withoutHelpers(config []byte) ([]byte, error) {
-	var c map[string]json.RawMessage
-	if err := json.Unmarshal(config, &c); err != nil {
-		return nil, err
-	}
-	delete(c, "credHelpers")
-	return json.Marshal(c)
 }

@@ -53,6 +53,21 @@ func TestArgv(t *testing.T) {
 			j.Build.Destination = "127.0.0.1:5000/app:1-arm64"
 			j.Build.Cache = &config.Cache{Enable: true}
 		}},
+		{"files", func(j *Job) {
+			j.Sandbox = &fakeSandbox{}
+			b := j.Build
+			b.Outputs = []string{"docker-tar", "digest"}
+			b.Reproducible = true
+			b.RegistryMirrors = []string{"127.0.0.1:5000/hub", "mirror.example.org"}
+			b.Secrets = []config.Secret{{ID: "s", File: "f"}, {ID: "t", Env: "T"}}
+			b.Labels = map[string]string{"org.opencontainers.image.created": "0001-01-01T00:00:00Z", "org.opencontainers.image.version": "00010101-aaaaaaa"}
+			no, yes := false, true
+			b.Cache = &config.Cache{Enable: true, Repo: "cache.example.org/layers", CopyLayers: &yes, RunLayers: &no, Compressed: &no}
+		}},
+		{"image-and-files", func(j *Job) {
+			j.Sandbox = &fakeSandbox{}
+			j.Build.Outputs = []string{"image", "rootfs"}
+		}},
 		{"cache-elsewhere", func(j *Job) {
 			j.Sandbox = &fakeSandbox{}
 			j.Plan.Publish.Insecure = []string{"cache.example.org:5000"}
@@ -93,11 +108,24 @@ func TestKanikoRefuses(t *testing.T) {
 		change func(*plan.Build)
 		want   string // "": it does not
 	}{
-		{"outputs", func(b *plan.Build) { b.Outputs = []string{"image", "docker-tar"} }, `output "docker-tar" is not supported`},
-		{"no image", func(b *plan.Build) { b.Outputs = []string{"digest"} }, "must name image"},
-		{"image and digest", func(b *plan.Build) { b.Outputs = []string{"digest", "image"} }, ""},
-		{"secret in a file", func(b *plan.Build) { b.PreScript, b.Secrets = "x", []config.Secret{{ID: "s", File: "f"}} }, "secret s: engine kaniko cannot use a file"},
-		{"secret without script", func(b *plan.Build) { b.Secrets = []config.Secret{{ID: "s", Env: "S"}} }, "secret s: nothing can use it"},
+		{"output", func(b *plan.Build) { b.Outputs = []string{"image", "zip"} }, `there is no output "zip"`},
+		{"outputs", func(b *plan.Build) {
+			b.Outputs = []string{"image", "docker-tar", "oci-tar", "oci-layout", "rootfs", "digest"}
+		}, ""},
+		{"no image", func(b *plan.Build) { b.Outputs = []string{"digest"} }, ""},
+		{"cache", func(b *plan.Build) { b.Cache = &config.Cache{Enable: true, Type: "registry"} }, ""},
+		{"cache that is off", func(b *plan.Build) { b.Cache = &config.Cache{Type: "local", Path: "x", Mode: "max"} }, ""},
+		{"inline cache", func(b *plan.Build) { b.Cache = &config.Cache{Enable: true, Type: "inline"} }, "app@amd64: engine kaniko has no cache of type inline"},
+		{"local cache", func(b *plan.Build) { b.Cache = &config.Cache{Enable: true, Type: "local", Path: "x"} },
+			"build app@amd64: engine kaniko has no cache of type local\nbuild app@amd64: engine kaniko has no cache.path"},
+		{"cache mode", func(b *plan.Build) { b.Cache = &config.Cache{Enable: true, Mode: "max"} }, "has no cache.mode"},
+		{"frontend", func(b *plan.Build) { b.Frontend = "gateway.v0" }, "has no frontend"},
+		{"default frontend", func(b *plan.Build) { b.Frontend = "dockerfile.v0" }, ""},
+		{"frontend options", func(b *plan.Build) { b.FrontendOpts = map[string]string{"a": "b"} }, "has no frontend_opts"},
+		{"contexts", func(b *plan.Build) { b.Contexts = map[string]string{"a": "b"} }, "has no contexts"},
+		{"output options", func(b *plan.Build) { b.OutputOpts = map[string]string{"a": "b"} }, "has no output_opts"},
+		{"ssh", func(b *plan.Build) { b.SSH = []config.SSH{{}} }, "has no ssh"},
+		{"secret with a path for an id", func(b *plan.Build) { b.Secrets = []config.Secret{{ID: "../s", Env: "S"}} }, "slash in its id: ../s"},
 		{"secret for a script", func(b *plan.Build) { b.PostScript, b.Secrets = "x", []config.Secret{{ID: "s", Env: "S"}} }, ""},
 		{"force", func(b *plan.Build) { b.EngineArgs = []string{"--force"} }, "--force is pipegen's to set"},
 		{"force=true", func(b *plan.Build) { b.EngineArgs = []string{"--force=true"} }, "--force=true is"},
@@ -149,10 +177,10 @@ func TestUnusedStages(t *testing.T) {
 				t.Fatal(err)
 			}
 			p := &Prepared{Job: &j, File: f}
-			if got := slices.Contains(kaniko{}.Command(p).Argv, "--skip-unused-stages"); got != tt.skip {
+			if got := slices.Contains((&kaniko{}).command(p).Argv, "--skip-unused-stages"); got != tt.skip {
 				t.Errorf("skips: %t", got)
 			}
-			if got := (kaniko{}).Lacks(p); len(got) != tt.findings {
+			if got := (&kaniko{}).lacks(p); len(got) != tt.findings {
 				t.Errorf("findings: %v", got)
 			}
 		})
@@ -167,11 +195,11 @@ func TestKanikoDirIsLeftOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	j := planOf(plan.Build{Platform: "linux/amd64", Engine: "kaniko"})
-	if got := (kaniko{}).Lacks(&Prepared{Job: &j, File: f}); len(got) != 1 || got[0].Line != 2 || got[0].Warning {
+	if got := (&kaniko{}).lacks(&Prepared{Job: &j, File: f}); len(got) != 1 || got[0].Line != 2 || got[0].Warning {
 		t.Errorf("in place: %v", got)
 	}
 	j.Sandbox = &fakeSandbox{}
-	if got := (kaniko{}).Lacks(&Prepared{Job: &j, File: f}); len(got) != 0 {
+	if got := (&kaniko{}).lacks(&Prepared{Job: &j, File: f}); len(got) != 0 {
 		t.Errorf("in a sandbox: %v", got)
 	}
 }
@@ -190,8 +218,7 @@ func TestKanikoEnv(t *testing.T) {
 		{"sandbox", []string{"r.example.org"}, true, "DOCKER_CONFIG=/d/docker HOME=/root HTTPS_PROXY=http://p KANIKO_DIR=/.kaniko PATH container=docker"},
 		{"in place", []string{"r.example.org"}, false, "DOCKER_CONFIG=/d/docker HOME=/root HTTPS_PROXY=http://p PATH SSL_CERT_FILE=/host/certs container=lxc"},
 		{"ecr", []string{"r.example.org", "123456789012.dkr.ecr.eu-west-1.amazonaws.com"}, true,
-			"AWS_ACCESS_KEY_ID=id AWS_REGION=r AWS_SECRET_ACCESS_KEY=key DOCKER_CONFIG=/d/docker HOME=/root HTTPS_PROXY=http://p KANIKO_DIR=/.kaniko PATH container=docker"},
-		{"looks like ecr", []string{"dkr.ecr.example.org", "x123456789012.dkr.ecr.eu-west-1.amazonaws.com.example.org"}, true, "DOCKER_CONFIG=/d/docker HOME=/root HTTPS_PROXY=http://p KANIKO_DIR=/.kaniko PATH container=docker"},
+			"DOCKER_CONFIG=/d/docker HOME=/root HTTPS_PROXY=http://p KANIKO_DIR=/.kaniko PATH container=docker"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -213,23 +240,5 @@ func TestKanikoEnv(t *testing.T) {
 				t.Errorf("got %s, want %s", s, tt.want)
 			}
 		})
-	}
-}
-
-func TestUsesECR(t *testing.T) {
-	for host, want := range map[string]bool{
-		"123456789012.dkr.ecr.eu-west-1.amazonaws.com":      true,
-		"123456789012.dkr.ecr-fips.us-east-1.amazonaws.com": true,
-		"123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn":  true,
-		"123456789012.dkr-ecr.eu-west-1.on.aws":             true,
-		"public.ecr.aws":                                    true,
-		"index.docker.io":                                   false,
-		"123456789012.dkr.ecr.evil.org":                     false,
-		"12345.dkr.ecr.eu-west-1.amazonaws.com":             false,
-		"123456789012.dkr.ecr.eu.amazonaws.com.evil.x":      false,
-	} {
-		if got := usesECR([]string{"other.example.org", host}); got != want {
-			t.Errorf("%s: %t", host, got)
-		}
 	}
 }

@@ -2,9 +2,7 @@ package engine
 
 import (
 	"bytes"
-	"encoding/base64"
 	"io"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -13,15 +11,9 @@ import (
 	"github.com/pipegen/pipegen/pkg/quote"
 )
 
-const (
-	// maxLine bounds a line of the log, and so the memory that it takes: longer
-	// ones are cut in pieces.
-	maxLine = 64 << 10
-	// minSecret is the shortest value that is masked: replacing shorter ones
-	// would garble the log and tell what they are.
-	minSecret = 4
-	mask      = "***"
-)
+// maxLine bounds a line of the log, and so the memory that it takes: longer
+// ones are cut in pieces.
+const maxLine = 64 << 10
 
 // logWriter takes what scripts and engines write and passes it on line by
 // line, safe to show: without colours and control characters, secrets
@@ -34,38 +26,52 @@ type logWriter struct {
 	strip  stripper
 	redact redactor
 	line   []byte
+	ready  []byte // lines for outs
 	// Whether the last byte was a carriage return, whose line is written already.
 	afterReturn bool
 }
 
 func newLogWriter(outs ...io.Writer) *logWriter { return &logWriter{outs: outs} }
 
-// hide makes the log mask a value, and its usual encodings, from now on. Of a
-// value with several lines, long ones are masked by themselves too: the log is
-// read line by line.
+// hide makes the log mask values, and their usual encodings, from now on.
+// Those of fewer than minSecret bytes are left alone.
 func (l *logWriter) hide(values ...string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, v := range values {
-		l.redact.add(v)
-		if trimmed := strings.TrimSpace(v); trimmed != v {
-			l.redact.add(trimmed)
-		}
-		l.redact.add(base64.StdEncoding.EncodeToString([]byte(v)))
-		l.redact.add(url.QueryEscape(v))
-		for line := range strings.Lines(v) {
-			if line = strings.TrimSpace(line); len(line) >= 16 {
-				l.redact.add(line)
-			}
-		}
+		l.redact.hide(v)
 	}
 }
+
+// masked gives a text as the log would show it.
+func (l *logWriter) masked(text string) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.redact.text(text)
+}
+
+// error gives an error whose text is as the log would show it.
+func (l *logWriter) error(err error) error {
+	if text := l.masked(err.Error()); text != err.Error() {
+		return maskedError{text, err}
+	}
+	return err
+}
+
+type maskedError struct {
+	text string
+	err  error
+}
+
+func (e maskedError) Error() string { return e.text }
+func (e maskedError) Unwrap() error { return e.err }
 
 // Write takes bytes as they come.
 func (l *logWriter) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.split(l.redact.next(l.strip.next(p), false))
+	l.flush()
 	return len(p), nil
 }
 
@@ -80,60 +86,93 @@ func (l *logWriter) Close() error {
 	defer l.mu.Unlock()
 	l.split(l.redact.next(nil, true))
 	if len(l.line) > 0 {
-		l.emit()
+		l.end()
 	}
+	l.flush()
 	return l.err
 }
 
+// split makes lines of p.
 func (l *logWriter) split(p []byte) {
 	for len(p) > 0 {
-		i := bytes.IndexAny(p, "\n\r")
-		part := p
-		if i >= 0 {
-			part = p[:i]
+		if len(l.ready) >= maxLine {
+			l.flush()
 		}
-		if room := maxLine - len(l.line); len(part) > room {
-			l.line = append(l.line, part[:room]...)
-			p = p[room:]
-			l.emit()
-			continue
-		}
-		l.line = append(l.line, part...)
-		if i < 0 {
-			return
+		room := maxLine - len(l.line)
+		part, ends := p[:min(len(p), room+1)], false
+		if i := bytes.IndexByte(part, '\n'); i >= 0 {
+			part, ends = part[:i], true
 		}
 		// A carriage return ends a line too: progress bars write nothing else.
-		if len(l.line) > 0 || p[i] == '\n' && !l.afterReturn {
-			l.emit()
+		if i := bytes.IndexByte(part, '\r'); i >= 0 {
+			part, ends = part[:i], true
 		}
-		l.afterReturn = p[i] == '\r'
-		p = p[i+1:]
+		if len(part) > room {
+			l.line = append(l.line, part[:room]...)
+			p = p[room:]
+			l.end()
+			continue
+		}
+		p = p[len(part):]
+		switch {
+		case !ends:
+			l.line = append(l.line, part...)
+			continue
+		case len(l.line) == 0 && len(part) > 0 && isPlain(part): // as most are
+			l.ready = append(append(l.ready, part...), '\n')
+		case len(l.line)+len(part) > 0 || p[0] == '\n' && !l.afterReturn:
+			l.line = append(l.line, part...)
+			l.end()
+		}
+		l.afterReturn = p[0] == '\r'
+		p = p[1:]
 	}
 }
 
-// emit passes the line on. What does not end a UTF-8 sequence stays for the
-// next piece.
-func (l *logWriter) emit() {
+// end ends the line. What does not end a UTF-8 sequence stays for the next
+// piece.
+func (l *logWriter) end() {
 	line, rest := l.line, []byte(nil)
 	if len(line) >= maxLine {
 		if n := incomplete(line); n > 0 {
 			line, rest = line[:len(line)-n], slices.Clone(line[len(line)-n:])
 		}
 	}
-	var b strings.Builder
-	for i, cell := range strings.Split(string(line), "\t") {
-		if i > 0 {
-			b.WriteByte('\t')
+	if isPlain(line) {
+		l.ready = append(l.ready, line...)
+	} else {
+		for i, cell := range strings.Split(string(line), "\t") {
+			if i > 0 {
+				l.ready = append(l.ready, '\t')
+			}
+			l.ready = append(l.ready, quote.Text(cell)...)
 		}
-		b.WriteString(quote.Text(cell))
 	}
-	b.WriteByte('\n')
+	l.ready = append(l.ready, '\n')
+	l.line = append(l.line[:0], rest...)
+}
+
+// flush passes lines on.
+func (l *logWriter) flush() {
+	if len(l.ready) == 0 {
+		return
+	}
 	for _, w := range l.outs {
-		if _, err := io.WriteString(w, b.String()); err != nil && l.err == nil {
+		if _, err := w.Write(l.ready); err != nil && l.err == nil {
 			l.err = err
 		}
 	}
-	l.line = append(l.line[:0], rest...)
+	l.ready = l.ready[:0]
+}
+
+// isPlain says whether a line is of printable ASCII and tabs alone.
+func isPlain(line []byte) bool {
+	for _, c := range line {
+		if (c < ' ' || c > '~') && c != '\t' {
+			return false
+		}
+	}
+	return true
 }
 
 // incomplete gives the length of a UTF-8 sequence that b cuts short at its end.
@@ -165,15 +204,21 @@ func (s *stripper) next(p []byte) []byte {
 		return p
 	}
 	out := make([]byte, 0, len(p))
-	for _, c := range p {
+	for i := 0; i < len(p); i++ {
+		c := p[i]
 		switch {
+		case s.state == inText && c != 0x1b:
+			n := bytes.IndexByte(p[i:], 0x1b)
+			if n < 0 {
+				n = len(p) - i
+			}
+			out = append(out, p[i:i+n]...)
+			i += n - 1
 		case c == '\n': // nothing reaches into the next line
 			s.state = inText
 			out = append(out, c)
 		case c == 0x1b && s.state != inString:
 			s.state = afterEscape
-		case s.state == inText:
-			out = append(out, c)
 		case s.state == afterEscape || s.state == inStringEscape:
 			s.escape(c)
 		case s.state == inControl:
@@ -202,69 +247,4 @@ func (s *stripper) escape(c byte) {
 	default:
 		s.state = inText
 	}
-}
-
-// redactor replaces secrets in a stream, also where writes cut them in two.
-// Secrets that overlap are masked as one.
-type redactor struct {
-	secrets [][]byte
-	first   [256]bool
-	rest    []byte // may be the start of a secret
-	covered int    // how much of rest belongs to a secret already masked
-	masking bool   // whether the last byte was masked
-}
-
-func (r *redactor) add(secret string) {
-	if len(secret) < minSecret || slices.ContainsFunc(r.secrets, func(s []byte) bool { return string(s) == secret }) {
-		return
-	}
-	r.secrets = append(r.secrets, []byte(secret))
-	r.first[secret[0]] = true
-}
-
-// next gives what can be shown of the stream once p has come; at its end, all.
-func (r *redactor) next(p []byte, end bool) []byte {
-	if len(r.secrets) == 0 {
-		return p
-	}
-	buf := p
-	if len(r.rest) > 0 {
-		buf = slices.Concat(r.rest, p)
-	}
-	out := make([]byte, 0, len(buf))
-	i := 0
-	for ; i < len(buf); i++ {
-		if r.first[buf[i]] {
-			n, more := r.match(buf[i:])
-			if more && !end {
-				break
-			}
-			r.covered = max(r.covered, n)
-		}
-		switch {
-		case r.covered == 0:
-			out = append(out, buf[i])
-			r.masking = false
-			continue
-		case !r.masking:
-			out = append(out, mask...)
-		}
-		r.masking = true
-		r.covered--
-	}
-	r.rest = slices.Clone(buf[i:])
-	return out
-}
-
-// match gives the length of the longest secret that b starts with, and whether
-// b might be the start of a longer one.
-func (r *redactor) match(b []byte) (n int, more bool) {
-	for _, s := range r.secrets {
-		if bytes.HasPrefix(b, s) {
-			n = max(n, len(s))
-		} else if len(b) < len(s) && bytes.HasPrefix(s, b) {
-			more = true
-		}
-	}
-	return n, more
 }

@@ -134,3 +134,29 @@ func FuzzLog(f *testing.F) {
 		}
 	})
 }
+
+// One write of 10 MB without an end of line, with secrets where it is cut.
+func TestLogCutsNoSecret(t *testing.T) {
+	const secret = "correct horse battery staple"
+	text := []byte(strings.Repeat("x", 10<<20))
+	for i := maxLine - len(secret)/2; i+len(secret) < len(text); i += maxLine - 7 {
+		copy(text[i:], secret)
+	}
+	var most longest
+	var out strings.Builder
+	l := newLogWriter(&most, &out)
+	l.hide(secret)
+	if _, err := l.Write(text); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	got := strings.ReplaceAll(out.String(), "\n", "")
+	if n := strings.Count(got, mask); n != 160 || strings.Trim(got, "x*") != "" {
+		t.Errorf("%d masks, and %.100q", n, strings.Trim(got, "x*"))
+	}
+	if most > 2*maxLine+1 {
+		t.Errorf("the longest write has %d bytes", most)
+	}
+}

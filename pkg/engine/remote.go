@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -288,6 +289,7 @@ func transient(err error) bool {
 func (r *remote) explain(err error) error {
 	const hint = "check upstream_repo, and upstream_auth if the repository is private"
 	err = cause(err)
+	var unknown x509.UnknownAuthorityError
 	switch {
 	case errors.Is(err, failure.ErrInput):
 		return err
@@ -301,6 +303,9 @@ func (r *remote) explain(err error) error {
 		return failure.WithHint(failure.Input("upstream %s: %s", shown(r.url), what), hint)
 	case errors.Is(err, transport.ErrEmptyRemoteRepository):
 		return failure.Input("upstream %s: the repository is empty", shown(r.url))
+	case errors.As(err, &unknown):
+		return failure.WithHint(reading{r.url, errors.New("TLS: the certificate is signed by an unknown authority")},
+			"set LOCAL_CA_CERTIFICATE to the authority's certificate or its path, or add it to the system's")
 	}
 	return reading{r.url, err}
 }

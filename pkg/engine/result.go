@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -11,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
 	"github.com/pipegen/pipegen/pkg/config"
 	"github.com/pipegen/pipegen/pkg/plan"
 	"github.com/pipegen/pipegen/pkg/registry"
@@ -19,10 +22,11 @@ import (
 // adopt gives the result of an earlier run of this build, if the destination
 // holds it: a retried job in a repository with immutable tags could not push
 // again. An image of another plan for the same commit will do as well, unless
-// this plan wants a new one whatever the content.
+// this plan wants a new one whatever the content. What a project's own build
+// makes beside an image is not in a registry, so that always runs.
 func (b *building) adopt(ctx context.Context) (plan.Result, bool, error) {
 	j := b.Job
-	if j.Plan.Dirty || j.Image.Key == "" {
+	if j.Plan.Dirty || j.Image.Key == "" || !j.Build.Pushes() || j.Build.Engine == "make" {
 		return plan.Result{}, false, nil
 	}
 	d, raw, err := j.Registry.Get(ctx, j.Build.Destination)
@@ -32,17 +36,14 @@ func (b *building) adopt(ctx context.Context) (plan.Result, bool, error) {
 	if err != nil {
 		return plan.Result{}, false, err
 	}
-	if !registry.IsImage(d.MediaType) {
+	c, err := b.configOf(ctx, d, raw)
+	if errors.Is(err, errNoImage) {
 		return plan.Result{}, false, nil
 	}
-	c, err := j.Registry.Config(ctx, j.Image.Repository, raw)
 	if err != nil {
 		return plan.Result{}, false, err
 	}
-	if c.Labels[plan.KeyAnnotation] != j.Image.Key || c.Labels[plan.HeadLabel] != j.Plan.Head || !isFor(c.Platform, b.Platform) {
-		return plan.Result{}, false, nil
-	}
-	if c.Labels[plan.CreatedAnnotation] != planTime(j.Plan) && !j.Image.ContentOnly() {
+	if !b.sameBuild(c) {
 		return plan.Result{}, false, nil
 	}
 	if err := json.Unmarshal([]byte(firstOf(c.Labels[plan.BasesAnnotation], "[]")), &b.bases); err != nil {
@@ -50,6 +51,18 @@ func (b *building) adopt(ctx context.Context) (plan.Result, bool, error) {
 	}
 	b.log.say(fmt.Sprintf("%s holds this build already: %s", j.Build.Destination, d.Digest))
 	return b.result(d), true, nil
+}
+
+// sameBuild says whether an image is what this build makes.
+func (b *building) sameBuild(c registry.Config) bool {
+	j := b.Job
+	switch {
+	case j.Plan.Dirty || j.Image.Key == "":
+		return false
+	case c.Labels[plan.KeyAnnotation] != j.Image.Key || c.Labels[plan.HeadLabel] != j.Plan.Head || !isFor(c.Platform, b.Platform):
+		return false
+	}
+	return c.Labels[plan.CreatedAnnotation] == planTime(j.Plan) || j.Image.ContentOnly()
 }
 
 // planTime is the plan's time as labels have it.
@@ -62,10 +75,7 @@ func (b *building) verify(ctx context.Context, digest string) (plan.Result, erro
 	if err != nil {
 		return plan.Result{}, fmt.Errorf("verifying what was pushed: %w", err)
 	}
-	if !registry.IsImage(d.MediaType) {
-		return plan.Result{}, fmt.Errorf("verifying what was pushed: %s@%s is no image but %s", j.Image.Repository, digest, d.MediaType)
-	}
-	c, err := j.Registry.Config(ctx, j.Image.Repository, raw)
+	c, err := b.configOf(ctx, d, raw)
 	if err != nil {
 		return plan.Result{}, fmt.Errorf("verifying what was pushed: %w", err)
 	}
@@ -74,6 +84,56 @@ func (b *building) verify(ctx context.Context, digest string) (plan.Result, erro
 	}
 	b.log.say(fmt.Sprintf("pushed %s, %s", j.Build.Destination, digest))
 	return b.result(d), nil
+}
+
+// errNoImage says that a manifest is neither an image nor an index of one image
+// and its attestations.
+var errNoImage = errors.New("it is no image for one platform")
+
+// configOf gives the configuration of an image, also of one that an index joins
+// with its attestations, as BuildKit makes it.
+func (b *building) configOf(ctx context.Context, d registry.Descriptor, raw []byte) (registry.Config, error) {
+	return b.configIn(ctx, b.Job.Image.Repository, d, raw)
+}
+
+// configIn is configOf for an image in any repository.
+func (b *building) configIn(ctx context.Context, repository string, d registry.Descriptor, raw []byte) (registry.Config, error) {
+	if registry.IsIndex(d.MediaType) {
+		child, err := onlyImage(raw)
+		if err != nil {
+			return registry.Config{}, err
+		}
+		if d, raw, err = b.Job.Registry.Get(ctx, repository+"@"+child); err != nil {
+			return registry.Config{}, err
+		}
+	}
+	if !registry.IsImage(d.MediaType) {
+		return registry.Config{}, errNoImage
+	}
+	return b.Job.Registry.Config(ctx, repository, raw)
+}
+
+// onlyImage gives the digest of the one image in an index. Attestations are
+// manifests of the platform unknown/unknown.
+func onlyImage(raw []byte) (string, error) {
+	index, err := v1.ParseIndexManifest(bytes.NewReader(raw))
+	if err != nil {
+		return "", err
+	}
+	var digest string
+	for _, m := range index.Manifests {
+		if m.Platform != nil && m.Platform.OS == "unknown" {
+			continue
+		}
+		if digest != "" {
+			return "", errNoImage
+		}
+		digest = m.Digest.String()
+	}
+	if digest == "" {
+		return "", errNoImage
+	}
+	return digest, nil
 }
 
 // isFor compares platforms. Kaniko writes no variant into a config, so only
@@ -96,21 +156,28 @@ func (b *building) result(d registry.Descriptor) plan.Result {
 
 func (b *building) writeResult(r plan.Result) error {
 	text, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return err
+	if err == nil {
+		err = writeAtomically(plan.ResultFile(b.Job.MetadataDir, r.ID), append(text, '\n'))
 	}
-	path := plan.ResultFile(b.Job.MetadataDir, r.ID)
-	f, err := os.CreateTemp(filepath.Dir(path), ".result-")
 	if err != nil {
 		return fmt.Errorf("writing the result: %w", err)
 	}
-	_, err = f.Write(append(text, '\n'))
+	return nil
+}
+
+// writeAtomically writes a file that everybody may read.
+func writeAtomically(path string, text []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".result-")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
 	err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close())
 	if err == nil {
 		err = os.Rename(f.Name(), path)
 	}
 	if err != nil {
-		return fmt.Errorf("writing the result: %w", errors.Join(err, os.Remove(f.Name())))
+		return errors.Join(err, os.Remove(f.Name()))
 	}
 	return nil
 }

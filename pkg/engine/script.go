@@ -12,12 +12,20 @@ import (
 )
 
 // script runs a script with sh -e in the context directory, on this machine.
-// The text is in a file, so that it is in no argument and standard input is
-// empty.
 func (b *building) script(ctx context.Context, name, text string, extra map[string]string) error {
 	if text == "" {
 		return nil
 	}
+	b.log.say("running " + name)
+	if err := b.shell(ctx, name, text, extra); err != nil {
+		return ending(name, err)
+	}
+	return nil
+}
+
+// shell runs a text as scripts are run. It is in a file, so that it is in no
+// argument and standard input is empty.
+func (b *building) shell(ctx context.Context, name, text string, extra map[string]string) error {
 	dir, err := os.MkdirTemp(b.work, "script-")
 	if err != nil {
 		return err
@@ -46,12 +54,9 @@ func (b *building) script(ctx context.Context, name, text string, extra map[stri
 		path = append(path, dir)
 	}
 	env["PATH"] = strings.Join(path, ":")
-	b.log.say("running " + name)
-	err = command(ctx, Command{Argv: []string{sh, "-e", file}, Env: list(env), Dir: b.contextDir(), Stdout: b.log})
-	if err != nil {
-		return ending(name, err)
-	}
-	return nil
+	return command(ctx, Command{
+		Argv: []string{sh, "-e", file}, Env: list(env), Dir: b.contextDir(), Stdout: b.log, mark: "TMPDIR=" + tmp,
+	})
 }
 
 // shell finds sh. Kaniko's clean-up deletes /bin/sh, and leaves the builder

@@ -17,15 +17,15 @@ import (
 // maxDockerfile bounds what is read of a Dockerfile.
 const maxDockerfile = 1 << 20
 
-// fetchSource gets the source to where scripts may write to it, if there are
-// any. In place, the checkout itself is used: the container is made for this
-// one build.
+// fetchSource gets the source to where scripts, and make, may write to it. The
+// checkout itself is used where it is there for this one build.
 func (b *building) fetchSource(ctx context.Context) error {
 	j := b.Job
-	scripts := j.Build.PreScript != "" || j.Build.PostScript != ""
+	shared := j.Shared || j.Sandbox != nil
+	writes := j.Build.PreScript != "" || j.Build.PostScript != "" || j.Build.Engine == "make"
 	mine := filepath.Join(b.work, "source")
 	switch {
-	case j.Image.Source != nil && j.Sandbox == nil:
+	case j.Image.Source != nil && !shared:
 		if err := os.Mkdir(mine, 0o755); err != nil {
 			return err
 		}
@@ -42,7 +42,7 @@ func (b *building) fetchSource(ctx context.Context) error {
 	default:
 		b.source = j.Root
 	}
-	if scripts && j.Sandbox != nil {
+	if writes && shared {
 		// Builds of other platforms use the same files, and a checkout stays clean.
 		if err := copyTree(ctx, b.source, mine, j.MetadataDir, j.CacheDir); err != nil {
 			return err
@@ -52,7 +52,7 @@ func (b *building) fetchSource(ctx context.Context) error {
 	if err := b.checkContext(); err != nil {
 		return err
 	}
-	if j.Sandbox == nil {
+	if !b.Mounted {
 		b.Context = b.contextDir()
 	}
 	return nil

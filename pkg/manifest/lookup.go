@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/pipegen/pipegen/pkg/failure"
 	"github.com/pipegen/pipegen/pkg/plan"
@@ -13,7 +15,9 @@ import (
 
 // Lookup gives what this very plan published of an image, by the image's fixed
 // tag: what WritePublished leaves, for builds on top of the image that run
-// where that file is not. Tags holds the fixed tag alone.
+// where that file is not. Tags holds the fixed tag alone. Images that the
+// project's own build made beside it, or in its place, are looked up too, by
+// what its index or its key tag says of them.
 //
 // The error wraps registry.ErrNotFound when the plan has not published the
 // image: there is no such tag, or it holds a publication of another plan, which
@@ -34,11 +38,22 @@ func lookup(ctx context.Context, c *registry.Client, p *plan.Plan, img *plan.Ima
 	if len(img.Tags) == 0 {
 		return plan.Published{}, failure.Input("it has no tags")
 	}
-	ref := img.Repository + ":" + img.Tags[0]
-	held, raw, err := c.Get(ctx, ref)
+	if !img.Pushes() {
+		return plan.Published{}, failure.Input("it is not pushed, so there is nothing to look up")
+	}
+	tag := img.Tags[0]
+	held, raw, err := c.Get(ctx, img.Repository+":"+tag)
+	lacking := err // of the fixed tag
+	if errors.Is(err, registry.ErrNotFound) && img.KeyTag != "" {
+		tag = img.KeyTag
+		if held, raw, err = c.Get(ctx, img.Repository+":"+tag); errors.Is(err, registry.ErrNotFound) {
+			err = lacking
+		}
+	}
 	if err != nil {
 		return plan.Published{}, err
 	}
+	ref := img.Repository + ":" + tag
 	said, err := plan.PublicationOf(ctx, c, ref, held, raw)
 	if err != nil {
 		return plan.Published{}, err
@@ -57,7 +72,28 @@ func lookup(ctx context.Context, c *registry.Client, p *plan.Plan, img *plan.Ima
 		return plan.Published{}, fmt.Errorf("%s was published for commit %.7s, planned at %s: %w", ref, said.Commit, timestamp(said.Created), registry.ErrNotFound)
 	}
 	pub := plan.Published{
-		Name: img.Name, Repository: img.Repository, Digest: held.Digest, Size: held.Size, MediaType: held.MediaType, Tags: []string{img.Tags[0]},
+		Name: img.Name, Repository: img.Repository, Digest: held.Digest, Size: held.Size, MediaType: held.MediaType, Tags: []string{tag},
+	}
+	images, err := readImages(own.Annotations)
+	if err != nil {
+		return plan.Published{}, fmt.Errorf("%s: %w", ref, err)
+	}
+	if _, own := images[img.Name]; lacking != nil && (images == nil || own) {
+		return plan.Published{}, lacking
+	}
+	for _, name := range slices.Sorted(maps.Keys(images)) {
+		if name == img.Name {
+			continue
+		}
+		part, err := p.Part(img, name)
+		if err != nil {
+			return plan.Published{}, err
+		}
+		there, err := lookup(ctx, c, p, part)
+		if err != nil {
+			return plan.Published{}, fmt.Errorf("its part %s: %w", name, err)
+		}
+		pub.Parts = append(pub.Parts, there)
 	}
 	if !registry.IsIndex(held.MediaType) {
 		return pub, nil

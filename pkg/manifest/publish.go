@@ -27,6 +27,11 @@ type Options struct {
 	// Ancestor says whether commit old is an ancestor of commit new. When it
 	// is nil or fails, the recorded times and pipeline numbers decide.
 	Ancestor func(ctx context.Context, old, new string) (bool, error)
+	// Attend is called with what was joined, and what that was built on, when
+	// the registry has it under its digest and no tag names it yet: what it
+	// leaves is there before anybody pulls by a tag. Its error ends the
+	// publication of the image. nil: nothing is done.
+	Attend func(ctx context.Context, img *plan.Image, subject registry.Descriptor, bases []plan.Base) error
 }
 
 // Publish joins the results of an image's builds and puts its tags on them:
@@ -34,7 +39,10 @@ type Options struct {
 // is safe to repeat: what is done already is left alone, and the same plan
 // and results give the same bytes. An image that the plan only retags has no
 // results: what an earlier publication joined is joined anew, under this
-// plan's tags.
+// plan's tags. Where the project's own build made several images, each is
+// published, and what comes back is of the project's own, or, if none of them
+// is, of what carries its key tag. Builds that push nothing have nothing to
+// publish: without others, the digest that comes back is empty.
 //
 // A moving tag that holds a later publication is left and listed in Kept. An
 // error wraps *registry.ImmutableError when the registry does not let a tag be
@@ -44,14 +52,28 @@ func Publish(ctx context.Context, c *registry.Client, p *plan.Plan, img *plan.Im
 	if o.Warn == nil {
 		o.Warn = func(string) {}
 	}
-	pub, err := publish(ctx, c, p, img, results, o)
+	if !img.Pushes() {
+		return plan.Published{Name: img.Name, Repository: img.Repository, Tags: []string{}}, nil
+	}
+	some, results := pushing(img, results)
+	names, err := several(some, results)
+	var pub plan.Published
+	switch {
+	case err != nil:
+	case len(names) > 0:
+		pub, err = publishAll(ctx, c, p, some, names, results, o)
+	default:
+		pub, err = publish(ctx, c, p, some, results, nil, o)
+	}
 	if err != nil {
 		return pub, fmt.Errorf("image %s: %w", img.Name, err)
 	}
 	return pub, nil
 }
 
-func publish(ctx context.Context, c *registry.Client, p *plan.Plan, img *plan.Image, results []plan.Result, o Options) (plan.Published, error) {
+// publish publishes one image. images is what its index says of those of its
+// project; nil: nothing.
+func publish(ctx context.Context, c *registry.Client, p *plan.Plan, img *plan.Image, results []plan.Result, images imagesOf, o Options) (plan.Published, error) {
 	if len(img.Tags) == 0 {
 		return plan.Published{}, failure.WithHint(failure.Input("it has no tags"), "a tree with uncommitted changes is not published from CI")
 	}
@@ -63,14 +85,28 @@ func publish(ctx context.Context, c *registry.Client, p *plan.Plan, img *plan.Im
 	var made []part
 	var notes map[string]string // annotations of the index
 	if img.Retag != "" {
-		made, notes, err = before(ctx, c, p, img)
+		var held publication
+		held, err = before(ctx, c, p, img)
+		if err == nil && held.images != nil {
+			return publishAgain(ctx, c, p, img, held, o)
+		}
+		made, notes = held.made, held.notes
 	} else if results, err = match(p, img, results); err == nil {
 		made, err = parts(ctx, c, img, results)
 		notes = annotations(p, img, results)
+		if images != nil {
+			notes[plan.PartsAnnotation] = images.annotation()
+		}
 	}
 	if err != nil {
 		return plan.Published{}, err
 	}
+	return finish(ctx, c, p, img, made, notes, o)
+}
+
+// finish joins what is there, and puts the image's tags on it.
+func finish(ctx context.Context, c *registry.Client, p *plan.Plan, img *plan.Image, made []part, notes map[string]string, o Options) (plan.Published, error) {
+	var err error
 	pub := plan.Published{Name: img.Name, Repository: img.Repository, Tags: []string{}}
 	w := &writer{client: c, plan: p, image: img, options: o}
 	if img.Index {
@@ -96,8 +132,27 @@ func publish(ctx context.Context, c *registry.Client, p *plan.Plan, img *plan.Im
 			Platform: registry.NormalPlatform(m.image.Platform.OS, m.image.Platform.Architecture, m.image.Platform.Variant, "").String(),
 		})
 	}
+	if err := w.attended(ctx, notes); err != nil {
+		return pub, err
+	}
 	err = w.tags(ctx, &pub)
 	return pub, err
+}
+
+// attended has what was joined attended to before tags are put on it.
+func (w *writer) attended(ctx context.Context, notes map[string]string) error {
+	if w.options.Attend == nil {
+		return nil
+	}
+	ref := w.image.Repository + "@" + w.digest
+	d, err := w.client.Head(ctx, ref)
+	if errors.Is(err, registry.ErrNotFound) {
+		d, err = w.client.Put(ctx, ref, w.mediaType, w.raw)
+	}
+	if err != nil {
+		return err
+	}
+	return w.options.Attend(ctx, w.image, d, plan.BasesOf(notes))
 }
 
 // match puts the results in the order of the image's builds, which they must

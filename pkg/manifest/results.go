@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 
 	"github.com/pipegen/pipegen/pkg/config"
 	"github.com/pipegen/pipegen/pkg/failure"
@@ -22,12 +23,16 @@ const maxFile = 1 << 20
 var digestPattern = regexp.MustCompile(`^sha256:[a-f0-9]{64}$`)
 
 // ReadResults reads what the builds of an image left in the metadata
-// directory, in the order of the plan. A file that is missing or malformed is
-// an error; one of another plan (id, head or key) wraps failure.ErrInput.
+// directory, in the order of the plan; of those that push nothing there is
+// nothing to read. A file that is missing or malformed is an error; one of
+// another plan (id, head or key) wraps failure.ErrInput.
 func ReadResults(dir string, p *plan.Plan, img *plan.Image) ([]plan.Result, error) {
 	results := make([]plan.Result, 0, len(img.Builds))
 	for i := range img.Builds {
 		b := &img.Builds[i]
+		if !b.Pushes() {
+			continue
+		}
 		file := plan.ResultFile(dir, b.ID)
 		r, err := readResult(file)
 		switch {
@@ -74,6 +79,15 @@ func checkResult(r *plan.Result) error {
 	case !registry.IsImage(r.MediaType) && !registry.IsIndex(r.MediaType):
 		return fmt.Errorf("mediaType: %q is neither an image's nor an index's", r.MediaType)
 	}
+	for i, part := range r.Parts {
+		if part.Name == "" || slices.ContainsFunc(r.Parts[:i], func(before plan.Part) bool { return before.Name == part.Name }) {
+			return fmt.Errorf("parts: %q is no name of its own", part.Name)
+		}
+		of := plan.Result{Ref: part.Ref, Digest: part.Digest, Size: part.Size, MediaType: part.MediaType, Platform: r.Platform}
+		if err := checkResult(&of); err != nil {
+			return fmt.Errorf("part %s: %w", part.Name, err)
+		}
+	}
 	if _, err := config.ParsePlatform(r.Platform); err != nil {
 		return fmt.Errorf("platform: %w", err)
 	}
@@ -106,9 +120,18 @@ func readJSON(file string, v any) error {
 	return json.Unmarshal(raw, v)
 }
 
-// WritePublished leaves what was published in the metadata directory: whole,
-// or not at all.
+// WritePublished leaves what was published in the metadata directory, of each
+// of a project's images in a file of its own: whole, or not at all. Of what
+// pushes nothing it leaves nothing.
 func WritePublished(dir string, pub plan.Published) error {
+	for _, part := range pub.Parts {
+		if err := WritePublished(dir, part); err != nil {
+			return err
+		}
+	}
+	if pub.Digest == "" {
+		return nil
+	}
 	file := plan.PublishedFile(dir, pub.Name)
 	raw, err := json.MarshalIndent(pub, "", "  ")
 	if err != nil {

@@ -22,7 +22,8 @@ type candidate struct {
 	tags       []string
 	aliases    []string // see Image.Aliases
 
-	edges   []edge // images that it is built on, sorted by name, each once
+	edges   []edge                // images that it is built on, sorted by name, each once
+	named   map[string]*candidate // the images that named contexts are, by name
 	reasons []Reason
 	commit  string // of the upstream repository
 	key     string
@@ -126,6 +127,7 @@ func findEdges(cs []*candidate, registry string, read dockerfiles) config.Faults
 			}
 			add(edge{to: name, detail: "depends_on", fault: []any{"depends_on", i}})
 		}
+		c.contextEdges(byName, add)
 		if c.upstream() {
 			continue
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -217,10 +218,14 @@ func (c *Checkout) input(ctx context.Context, sel Selection) (*Input, error) {
 	if err != nil {
 		return nil, err
 	}
+	branch, err := c.branch(ctx)
+	if err != nil {
+		return nil, err
+	}
 	in := &Input{
 		Config: c.Config, FS: c.FS, Cache: c.cache, Selection: sel,
 		CI: c.CI, Head: c.Head, Base: c.Base, Changes: c.Changes, DefaultsChanged: changed,
-		Dirty: c.Dirty, Branch: c.branch(), Entries: c.entries,
+		Dirty: c.Dirty, Branch: branch, Entries: c.entries,
 		Created: c.Created, Registry: c.Registry, SourceURL: firstOf(c.request.Getenv("CI_PROJECT_URL"), githubURL(c.request.Getenv), c.Repo.RemoteURL()),
 		Getenv: c.request.Getenv, Resolve: c.request.Resolve,
 	}
@@ -230,10 +235,34 @@ func (c *Checkout) input(ctx context.Context, sel Selection) (*Input, error) {
 	return in, nil
 }
 
-// branch is what layout git names its tags after: the branch, or for a
-// detached head without a CI system the commit.
-func (c *Checkout) branch() string {
-	return firstOf(c.request.Getenv("CI_COMMIT_REF_NAME"), c.request.Getenv("GITHUB_REF_NAME"), c.Repo.Branch(), short(c.Head.Hash))
+// branch is what layout git names its tags after: what the CI system says, or
+// the branch. For a detached head, and for a commit that is not checked out, it
+// is the only branch that holds the commit, as in the clones of Concourse's git
+// resource, and else the commit.
+func (c *Checkout) branch(ctx context.Context) (string, error) {
+	if c.Config.Pipegen.Layout != "git" {
+		return "", nil
+	}
+	current, err := c.Repo.Head(ctx)
+	if err != nil {
+		return "", err
+	}
+	if current.Hash == c.Head.Hash {
+		name := firstOf(c.request.Getenv("CI_COMMIT_REF_NAME"), c.request.Getenv("GITHUB_REF_NAME"), c.Repo.Branch())
+		if name != "" {
+			return name, nil
+		}
+	}
+	holding, err := c.Repo.BranchesWith(ctx, c.Head)
+	switch {
+	case err != nil:
+		return "", err
+	case slices.Contains(holding, c.request.Head):
+		return c.request.Head, nil
+	case len(holding) == 1:
+		return holding[0], nil
+	}
+	return short(c.Head.Hash), nil
 }
 
 func githubURL(getenv func(string) string) string {

@@ -94,8 +94,8 @@ func (w *work) plan() *Plan {
 		Committed: in.Head.Committed, Created: in.Created.UTC().Truncate(time.Second), Pipeline: in.CI.Pipeline,
 		Registry: in.Registry, Layout: root.Layout,
 		CI:      CI{Image: firstOf(root.Images.Pipegen, root.Images.Kaniko), Runner: lightRunner(root.Runners, in.Getenv), Overlays: root.Overlays},
-		Publish: root.Publish,
-		Images:  []Image{}, Skipped: []Skipped{},
+		Publish: root.Publish, BuildKit: root.BuildKit,
+		Images: []Image{}, Skipped: []Skipped{},
 	}
 	selected := map[string]bool{}
 	for _, level := range w.order {
@@ -129,6 +129,7 @@ func Check(cfg *config.Repository, fsys fs.FS, cache config.FileCache, registry 
 func arrange(cs []*candidate, n naming, registry string, read dockerfiles) ([][]*candidate, config.Faults) {
 	faults := collisions(n, cs)
 	faults = append(faults, findEdges(cs, registry, read)...)
+	faults = append(faults, needless(cs)...)
 	order, circles := levels(cs)
 	faults = append(faults, circles...)
 	faults.Sort()
@@ -251,12 +252,12 @@ func (c *candidate) image(in *Input, n naming, selected map[string]bool) Image {
 		if i == 0 || c.specs[i] != c.specs[i-1] {
 			labels = c.labels(in, n, c.specs[i])
 		}
-		img.Builds = append(img.Builds, c.build(in, n, pl, c.specs[i], labels))
+		img.Builds = append(img.Builds, c.build(in, n, pl, c.specs[i], labels, selected))
 	}
 	return img
 }
 
-func (c *candidate) build(in *Input, n naming, pl config.Platform, s *config.BuildConfig, labels map[string]string) Build {
+func (c *candidate) build(in *Input, n naming, pl config.Platform, s *config.BuildConfig, labels map[string]string, selected map[string]bool) Build {
 	root := "."
 	if !c.upstream() {
 		root = c.project.Dir
@@ -264,7 +265,7 @@ func (c *candidate) build(in *Input, n naming, pl config.Platform, s *config.Bui
 	b := Build{
 		ID: c.name + "@" + pl.Suffix(), Platform: pl.String(), Engine: s.Engine, Destination: n.destination(c.name, pl),
 		Context: join(root, s.ContextPath), Dockerfile: join(root, s.DockerfilePath), Target: s.Target,
-		Args: s.BuildArgs, EngineArgs: s.EngineArgs, Frontend: s.Frontend, FrontendOpts: s.FrontendOpts, Contexts: s.Contexts,
+		Args: s.BuildArgs, EngineArgs: s.EngineArgs, Frontend: s.Frontend, FrontendOpts: s.FrontendOpts, Contexts: c.contexts(in, n, s, selected),
 		Env: s.Env, Outputs: s.Outputs, Labels: labels, Cache: s.Cache, Resources: s.Resources, Secrets: s.Secrets,
 		OutputOpts: s.OutputOpts, Reproducible: s.Reproducible != nil && *s.Reproducible, RegistryMirrors: s.RegistryMirrors, SSH: s.SSH,
 		BuilderImage: s.BuilderImage,

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -96,4 +97,30 @@ func dependents(order [][]*candidate) {
 			}
 		}
 	}
+}
+
+// needless are the faults of images that are built on one that is not pushed.
+func needless(cs []*candidate) config.Faults {
+	silent := map[string]bool{}
+	for _, c := range cs {
+		if !c.pushes() {
+			silent[c.name] = true
+		}
+	}
+	var faults config.Faults
+	for _, c := range cs {
+		for _, e := range c.edges {
+			if !silent[e.to] {
+				continue
+			}
+			message := fmt.Sprintf("image %s is built on %s, which is not pushed", c.name, e.to)
+			hint := "outputs of " + e.to + " lack image"
+			if e.line > 0 {
+				faults = append(faults, config.Fault{File: e.file, Line: e.line, Column: 1, Severity: config.Error, Rule: "not-pushed", Message: message, Hint: hint})
+				continue
+			}
+			faults = append(faults, c.project.Fault("not-pushed", message, hint, e.fault...))
+		}
+	}
+	return faults
 }

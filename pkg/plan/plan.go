@@ -41,6 +41,8 @@ type Plan struct {
 	CI CI `json:"ci"`
 	// How images are published.
 	Publish config.Publish `json:"publish"`
+	// Daemons for the builds with BuildKit.
+	BuildKit config.BuildKit `json:"buildkit,omitzero"`
 	// In dependency order, names sorted within a level.
 	Images []Image `json:"images"`
 	// Images that are left out, and why.

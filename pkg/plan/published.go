@@ -121,6 +121,10 @@ func (p *Publication) labelled(l map[string]string) {
 	}
 }
 
+// BasesOf gives what annotations of an index say that it was built on, each
+// base once.
+func BasesOf(annotations map[string]string) []Base { return parseBases(annotations[BasesAnnotation]) }
+
 // parseBases reads BasesAnnotation, each base once.
 func parseBases(s string) []Base {
 	lists := map[string][]string{}

@@ -72,6 +72,9 @@ type Published struct {
 	// Tags that were left where they are, and why.
 	Kept     []KeptTag `json:"kept,omitempty"`
 	Children []Child   `json:"children"`
+	// The other images that a project's own build made, sorted by name. If none
+	// of them is the project's own, what carries its key tag is the first again.
+	Parts []Published `json:"parts,omitempty"`
 }
 
 // KeptTag is a tag that a publication did not move.

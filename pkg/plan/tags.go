@@ -1,6 +1,8 @@
 package plan
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"strings"
 	"time"
@@ -35,14 +37,28 @@ func newNaming(registry, layout string, created time.Time, head, branch string, 
 	}
 }
 
-// tagWord gives a branch name as part of a tag, where a slash cannot stand.
+// maxBranch is how much of a branch's name stands in tags: with the commit and
+// a platform behind it these are never too long.
+const maxBranch = 80
+
+// tagWord gives a branch name as the beginning of a tag, where a slash cannot
+// stand, and . and - not come first. Of a long one the end is a hash of all of
+// it, so that branches that begin alike have tags of their own.
 func tagWord(s string) string {
-	return strings.Map(func(r rune) rune {
+	word := strings.Map(func(r rune) rune {
 		if r < 0x80 && (r == '_' || r == '.' || r == '-' || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z') {
 			return r
 		}
 		return '-'
 	}, s)
+	if word != "" && (word[0] == '.' || word[0] == '-') {
+		word = "_" + word[1:]
+	}
+	if len(word) > maxBranch {
+		sum := sha256.Sum256([]byte(s))
+		word = word[:maxBranch-9] + "-" + hex.EncodeToString(sum[:4])
+	}
+	return word
 }
 
 func (n naming) repository(image string) string {
@@ -98,7 +114,9 @@ func (n naming) moving(image string, additional []string) []string {
 		tags = append(tags, n.branch)
 	}
 	for _, t := range additional {
-		tags = append(tags, n.prefix(image)+t)
+		if t = n.prefix(image) + t; n.layout != "git" || t != n.branch {
+			tags = append(tags, t)
+		}
 	}
 	return tags
 }
@@ -144,8 +162,11 @@ func collisions(n naming, images []*candidate) config.Faults {
 	for _, c := range images {
 		for i, t := range c.tags {
 			what, path := "a tag", []any{"additional_tags", i - 1}
-			if i == 0 {
+			switch {
+			case i == 0:
 				what, path = "the tag of date and commit", []any{"name"}
+			case n.layout == "git":
+				path = []any{"additional_tags"}
 			}
 			claim(c.repository+":"+t, owner{c, what, path})
 		}

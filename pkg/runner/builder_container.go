@@ -15,14 +15,19 @@ import (
 	"github.com/pipegen/pipegen/pkg/failure"
 )
 
-// BuilderContainer is a container of a builder image in which pipegen does one build:
-// a file system that Kaniko may own, on a machine that holds Docker. It gets no
-// privileges.
+// BuilderContainer is a container of a builder image in which pipegen does one
+// build, on a machine that holds Docker: a file system that Kaniko may own, or
+// the tools of another engine.
 type BuilderContainer struct {
 	// Command line of Docker, or one that understands the same; empty: docker.
 	CLI string
-	// Builder image, with pipegen in /kaniko.
+	// Builder image, with pipegen in its PATH.
 	Image string
+	// Whether it may make containers of its own, as a BuildKit daemon does. It
+	// is then root whatever the image says. Kaniko needs no privileges.
+	Privileged bool
+	// Files and directories of this machine that it sees at the same paths.
+	Mounts []string
 	// Arguments of pipegen.
 	Args []string
 	// Root of the checkout. It has the same path in the container, and is
@@ -37,8 +42,7 @@ type BuilderContainer struct {
 	Stdout, Stderr io.Writer
 }
 
-// builderDir is where a builder image keeps pipegen and what Kaniko must not
-// delete.
+// builderDir is what Kaniko does not delete.
 const builderDir = "/kaniko"
 
 // builderGrace is how long a cancelled build may take to end.
@@ -77,6 +81,12 @@ func (b BuilderContainer) Run(ctx context.Context) (err error) {
 // arguments of docker; config is the directory with the Docker configuration.
 func (b BuilderContainer) arguments(name, config string) []string {
 	argv := []string{"run", "--rm", "--name", name, "--mount", mountArg(engine.Mount{Host: b.Root, Inside: b.Root}), "--workdir", b.Root}
+	if b.Privileged {
+		argv = append(argv, "--privileged", "--user", "0:0")
+	}
+	for _, path := range b.Mounts {
+		argv = append(argv, "--mount", mountArg(engine.Mount{Host: path, Inside: path}))
+	}
 	if config != "" {
 		inside := filepath.Join(builderDir, ".docker")
 		argv = append(argv, "--mount", mountArg(engine.Mount{Host: config, Inside: inside, ReadOnly: true}), "--env", "DOCKER_CONFIG="+inside)
@@ -85,7 +95,7 @@ func (b BuilderContainer) arguments(name, config string) []string {
 		key, _, _ := strings.Cut(kv, "=")
 		argv = append(argv, "--env", key)
 	}
-	argv = append(argv, "--entrypoint", builderDir+"/pipegen", b.Image)
+	argv = append(argv, "--entrypoint", "pipegen", b.Image)
 	return append(argv, b.Args...)
 }
 

@@ -62,7 +62,7 @@ func TestBuilderContainer(t *testing.T) {
 			t.Errorf("no %q in %q", want, argv)
 		}
 	}
-	tail := []string{"--entrypoint", "/kaniko/pipegen", "registry.example/builder:1", "build", "app@amd64", "--entrypoint=no"}
+	tail := []string{"--entrypoint", "pipegen", "registry.example/builder:1", "build", "app@amd64", "--entrypoint=no"}
 	if got := argv[len(argv)-len(tail):]; !slices.Equal(got, tail) {
 		t.Errorf("ends with %q, want %q", got, tail)
 	}

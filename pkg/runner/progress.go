@@ -206,6 +206,9 @@ func tags(p *plan.Published) string {
 	if p == nil {
 		return ""
 	}
+	if p.Digest == "" {
+		return "nothing: its outputs are files"
+	}
 	text := strings.Join(p.Tags, ", ")
 	if p.Repository != "" && len(p.Tags) > 0 {
 		text = p.Repository + ":" + text
@@ -213,7 +216,11 @@ func tags(p *plan.Published) string {
 	for _, k := range p.Kept {
 		text += fmt.Sprintf("; %s left where it is: %s", k.Tag, k.Reason)
 	}
-	return quote.Text(text)
+	text = quote.Text(text)
+	for i := range p.Parts {
+		text += "; " + tags(&p.Parts[i])
+	}
+	return text
 }
 
 // duration gives a time for people: 0.4s, 12s, 1m05s, 2h03m.

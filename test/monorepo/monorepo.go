@@ -32,6 +32,9 @@ type Monorepo struct {
 	Upstream string
 }
 
+// elsewhere are projects whose bases only the internet has.
+var elsewhere = []string{"builder-buildkit", "builder-make", "kaniko"}
+
 // New makes a monorepo below dir, an empty directory, and serves its registry
 // and its upstream repository until ctx ends. What takes long is said on log.
 func New(ctx context.Context, dir string, log io.Writer) (*Monorepo, error) {
@@ -74,6 +77,11 @@ func (m *Monorepo) fill(ctx context.Context, root string, cache toolcache.Cache)
 	projects := filepath.Join(m.Dir, "projects")
 	if err := copyTree(filepath.Join(root, "projects"), projects); err != nil {
 		return fmt.Errorf("copying the projects: %w", err)
+	}
+	for _, name := range elsewhere {
+		if err := os.RemoveAll(filepath.Join(projects, name)); err != nil {
+			return err
+		}
 	}
 	if err := Release(ctx, root, projects, []string{"amd64", "arm64"}, cache); err != nil {
 		return err
