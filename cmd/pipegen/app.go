@@ -45,6 +45,10 @@ type app struct {
 	logFormat string
 	quiet     bool
 	verbose   bool
+	network   network
+
+	handed bool   // the environment was handed over already
+	bundle string // file with the certificates to trust; empty: the system's
 }
 
 func newApp(stdout, stderr io.Writer) *app {
@@ -56,6 +60,7 @@ var errSomething = errors.New("there is something to do")
 
 // execute runs the command line and gives the exit code.
 func (a *app) execute(ctx context.Context, args []string) int {
+	defer a.untrust()
 	root := a.root()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)

@@ -64,7 +64,7 @@ func (a *app) load(w working) (*plan.Plan, error) {
 // metadata directory.
 func (w working) ready(p *plan.Plan) error {
 	p.Publish.Insecure = append(p.Publish.Insecure, w.insecure...)
-	if p.Registry == "" {
+	if p.Registry == "" && (p.Pushes() || len(p.Images) == 0) {
 		return failure.WithHint(failure.Input("the plan has no registry"),
 			"plan with --registry, $PIPEGEN_REGISTRY, registry in pipegen.yaml, or $ECR_REGISTRY")
 	}
@@ -84,12 +84,6 @@ func (w working) ready(p *plan.Plan) error {
 
 const defaultMetadata = ".pipegen"
 
-func (a *app) registryClient(insecure []string) *registry.Client {
-	return registry.New(registry.Options{
-		Insecure: insecure, Getenv: a.getenv, UserAgent: "pipegen/" + version, Warn: a.warn,
-	})
-}
-
 // root is the top of the checkout, or the current directory outside one.
 func root(ctx context.Context) (string, *diff.Repo, error) {
 	repo, err := diff.Open(ctx, ".")
@@ -105,18 +99,32 @@ func root(ctx context.Context) (string, *diff.Repo, error) {
 
 func (a *app) buildCommand() *cobra.Command {
 	var w working
+	var d directory
 	var show, container, ifPlanned bool
 	cmd := &cobra.Command{
-		Use:   "build ID",
+		Use:   "build ID | --context DIR",
 		Short: "Do one build of a plan, here",
 		Long: `Does one build of a plan where it stands, as every job and runner does: fetches
 the source, runs pre_script, the engine and post_script, checks the result
 against the registry and writes DIR/builds/ID.json and DIR/builds/ID.log.
 Kaniko owns the file system it runs in: outside a container that was made for
-it this command refuses, and pipegen run gives it a root of its own.`,
-		Example: "  pipegen build app@arm64 --plan plan.json --metadata-dir .pipegen\n  pipegen build app@arm64 --print",
-		Args:    exactArgs(1, "the id of a build, such as app@arm64"),
+it this command refuses, and pipegen run gives it a root of its own.
+
+With --context it builds a directory instead, which needs neither a plan nor git,
+pushes nothing and leaves an archive, a root file system or a digest in
+--output-dir.`,
+		Example: "  pipegen build app@arm64 --plan plan.json --metadata-dir .pipegen\n  pipegen build app@arm64 --print\n" +
+			"  pipegen build --context . --outputs docker-tar,rootfs,digest --output-dir release",
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := d.check(cmd.Flags(), args); err != nil {
+				return err
+			}
+			if d.asked() {
+				return a.buildDirectory(cmd.Context(), w, d, cmd.Flags())
+			}
+			if err := exactArgs(1, "the id of a build, such as app@arm64")(cmd, args); err != nil {
+				return err
+			}
 			p, err := a.readPlan(w.plan)
 			if err != nil {
 				return err
@@ -154,12 +162,16 @@ it this command refuses, and pipegen run gives it a root of its own.`,
 			if container {
 				return a.buildInContainer(cmd.Context(), w, p, img, b, dir)
 			}
-			job.Registry = a.registryClient(p.Publish.Insecure)
+			client := a.registryClient(p.Publish)
+			if err := createRepositories(cmd.Context(), client, b); err != nil {
+				return err
+			}
+			job.Registry = client
 			result, err := engine.Run(cmd.Context(), job)
 			if err != nil {
 				return err
 			}
-			a.note("built %s: %s@%s", result.ID, result.Ref, result.Digest)
+			a.built(result)
 			return nil
 		},
 	}
@@ -167,6 +179,7 @@ it this command refuses, and pipegen run gives it a root of its own.`,
 	cmd.Flags().BoolVar(&show, "print", false, "print the engine's command line and do nothing")
 	cmd.Flags().BoolVar(&ifPlanned, "if-planned", false, "do nothing, and succeed, if the plan does not have this build")
 	cmd.Flags().BoolVar(&container, "container", false, "do it in a container of the builder image, by Docker")
+	d.flags(cmd.Flags())
 	return cmd
 }
 
@@ -186,6 +199,21 @@ func find(p *plan.Plan, id string) (*plan.Image, *plan.Build, error) {
 		return nil, nil, failure.WithHint(err, "did you mean %q?", near)
 	}
 	return nil, nil, failure.WithHint(err, "the plan has: %s", orElse(strings.Join(ids[:min(len(ids), 10)], " "), "no builds"))
+}
+
+// built says what a build made.
+func (a *app) built(r plan.Result) {
+	switch {
+	case len(r.Parts) > 0:
+		for _, part := range r.Parts {
+			a.note("built %s: %s", part.Name, strings.TrimPrefix(part.Ref+"@"+part.Digest, "@"))
+		}
+	case r.Digest != "":
+		a.note("built %s: %s", r.ID, strings.TrimPrefix(r.Ref+"@"+r.Digest, "@"))
+	}
+	for _, o := range r.Outputs {
+		a.note("built %s: %s", r.ID, o.Path)
+	}
 }
 
 func (a *app) manifestCommand() *cobra.Command {
@@ -218,7 +246,7 @@ func (a *app) manifestCommand() *cobra.Command {
 			if err := gather(images, results, w.metadata); err != nil {
 				return err
 			}
-			client := a.registryClient(p.Publish.Insecure)
+			client := a.registryClient(p.Publish)
 			published, err := a.publishAll(cmd.Context(), client, p, images, w.metadata, rollback)
 			if werr := a.writePublished(form, published); err == nil {
 				err = werr
@@ -260,7 +288,10 @@ func wanted(p *plan.Plan, names []string) ([]*plan.Image, error) {
 // publishAll publishes one image after the other; one that fails stops no
 // other. The error joins those of all images.
 func (a *app) publishAll(ctx context.Context, client *registry.Client, p *plan.Plan, images []*plan.Image, metadata string, rollback bool) ([]plan.Published, error) {
-	publish := a.publisher(ctx, client, p, metadata, rollback)
+	publish, err := a.publisher(ctx, client, p, metadata, rollback)
+	if err != nil {
+		return nil, err
+	}
 	var published []plan.Published
 	var failed []error
 	for _, img := range images {
@@ -285,11 +316,16 @@ func (a *app) publishAll(ctx context.Context, client *registry.Client, p *plan.P
 }
 
 // publisher publishes an image and leaves the result in the metadata
-// directory. Where a checkout is at hand it tells which commit is the later.
-func (a *app) publisher(ctx context.Context, client *registry.Client, p *plan.Plan, metadata string, rollback bool) func(context.Context, *plan.Image, []plan.Result) (plan.Published, error) {
+// directory. Where a checkout is at hand it tells which commit is the later. The
+// error is of what signs.
+func (a *app) publisher(ctx context.Context, client *registry.Client, p *plan.Plan, metadata string, rollback bool) (func(context.Context, *plan.Image, []plan.Result) (plan.Published, error), error) {
 	o := manifest.Options{AllowRollback: rollback, Warn: a.warn}
-	if _, repo, err := root(ctx); err == nil && repo != nil {
+	dir, repo, err := root(ctx)
+	if err == nil && repo != nil {
 		o.Ancestor = repo.Ancestor
+	}
+	if o.Attend, err = a.attend(ctx, client, p, dir); err != nil {
+		return nil, err
 	}
 	return func(ctx context.Context, img *plan.Image, results []plan.Result) (plan.Published, error) {
 		pub, err := manifest.Publish(ctx, client, p, img, results, o)
@@ -297,7 +333,7 @@ func (a *app) publisher(ctx context.Context, client *registry.Client, p *plan.Pl
 			return pub, err
 		}
 		return pub, manifest.WritePublished(metadata, pub)
-	}
+	}, nil
 }
 
 func (a *app) writePublished(form string, published []plan.Published) error {
@@ -317,17 +353,26 @@ func (a *app) writePublished(form string, published []plan.Published) error {
 	if form == "markdown" {
 		return a.write("-", render.PublishedMarkdown(published))
 	}
+	writePublishedText(&b, published)
+	return a.write("-", b.Bytes())
+}
+
+func writePublishedText(b *bytes.Buffer, published []plan.Published) {
 	for _, pub := range published {
-		fmt.Fprintf(&b, "%s %s@%s\n", pub.Name, quote.Text(pub.Repository), pub.Digest)
+		if pub.Digest == "" {
+			fmt.Fprintf(b, "%s: nothing to publish\n", pub.Name)
+			continue
+		}
+		fmt.Fprintf(b, "%s %s@%s\n", pub.Name, quote.Text(pub.Repository), pub.Digest)
 		for _, t := range pub.Tags {
-			fmt.Fprintf(&b, "  tag %s\n", t)
+			fmt.Fprintf(b, "  tag %s\n", t)
 		}
 		for _, k := range pub.Kept {
-			fmt.Fprintf(&b, "  left %s: %s\n", k.Tag, quote.Text(k.Reason))
+			fmt.Fprintf(b, "  left %s: %s\n", k.Tag, quote.Text(k.Reason))
 		}
 		for _, c := range pub.Children {
-			fmt.Fprintf(&b, "  %s %s\n", c.Digest, quote.Text(c.Platform))
+			fmt.Fprintf(b, "  %s %s\n", c.Digest, quote.Text(c.Platform))
 		}
+		writePublishedText(b, pub.Parts)
 	}
-	return a.write("-", b.Bytes())
 }

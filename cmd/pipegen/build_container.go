@@ -39,9 +39,16 @@ func (a *app) buildInContainer(ctx context.Context, w working, p *plan.Plan, img
 	if err := os.MkdirAll(filepath.Dir(plan.ResultFile(metadata, b.ID)), 0o755); err != nil {
 		return err
 	}
-	env, err := a.containerEnv(ctx, img, b)
+	if err := createRepositories(ctx, a.registryClient(p.Publish), b); err != nil {
+		return err
+	}
+	env, err := a.containerEnv(ctx, p, img, b)
 	if err != nil {
 		return err
+	}
+	mounts, privileged := a.daemonIn(p, b, root)
+	if file := a.getenv("LOCAL_CA_CERTIFICATE"); filepath.IsAbs(file) {
+		mounts = append(mounts, file)
 	}
 	config, err := a.containerConfig(ctx, p, b)
 	if err != nil {
@@ -53,6 +60,7 @@ func (a *app) buildInContainer(ctx context.Context, w working, p *plan.Plan, img
 	}
 	err = runner.BuilderContainer{
 		Image: image, Args: args, Root: root, Env: env, DockerConfig: config, Stdout: a.stdout, Stderr: a.stderr,
+		Mounts: mounts, Privileged: privileged,
 	}.Run(ctx)
 	if exit, ok := errors.AsType[*runner.ExitError](err); ok && exit.Code == exitCode(failure.ErrInput) {
 		return failure.Input("build %s ended in its container: %w", b.ID, err)
@@ -61,6 +69,31 @@ func (a *app) buildInContainer(ctx context.Context, w working, p *plan.Plan, img
 		return fmt.Errorf("build %s in its container: %w", b.ID, err)
 	}
 	return nil
+}
+
+// daemonIn gives what the container of a build sees of BuildKit daemons, and
+// whether it must be allowed to start one.
+func (a *app) daemonIn(p *plan.Plan, b *plan.Build, root string) (mounts []string, privileged bool) {
+	if b.Engine == "kaniko" {
+		return nil, false
+	}
+	addresses := p.BuildKit.Addresses
+	if host := a.getenv("BUILDKIT_HOST"); host != "" {
+		addresses = []string{host}
+	}
+	for _, address := range addresses {
+		if socket, ok := strings.CutPrefix(address, "unix://"); ok {
+			mounts = append(mounts, socket)
+		}
+	}
+	if len(addresses) > 0 {
+		for _, file := range []string{p.BuildKit.CACert, p.BuildKit.Cert, p.BuildKit.Key} {
+			if filepath.IsAbs(file) && !strings.HasPrefix(file, root+"/") {
+				mounts = append(mounts, file)
+			}
+		}
+	}
+	return mounts, len(addresses) == 0
 }
 
 // below gives the real paths of the checkout and of two things in it, which a
@@ -91,11 +124,9 @@ func below(root, file, metadata string) (realRoot, realFile, realMetadata string
 
 // containerEnv is what pipegen gets in the container: the variables that the
 // build names, the network's, and credentials of AWS where images go to ECR.
-func (a *app) containerEnv(ctx context.Context, img *plan.Image, b *plan.Build) ([]string, error) {
-	names := []string{"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy"}
-	for _, s := range b.Secrets {
-		names = append(names, s.Env)
-	}
+func (a *app) containerEnv(ctx context.Context, p *plan.Plan, img *plan.Image, b *plan.Build) ([]string, error) {
+	names := []string{"BUILDKIT_HOST", "LOCAL_CA_CERTIFICATE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy"}
+	names = append(names, b.Credentials()...)
 	if img.Source != nil && img.Source.Auth != nil {
 		names = append(names, img.Source.Auth.TokenEnv, img.Source.Auth.SSHKeyEnv)
 	}
@@ -106,7 +137,7 @@ func (a *app) containerEnv(ctx context.Context, img *plan.Image, b *plan.Build) 
 			env = append(env, name+"="+value)
 		}
 	}
-	aws, err := registry.TemporaryCredentials(ctx, host(b.Destination))
+	aws, err := a.registryClient(p.Publish).TemporaryCredentials(ctx, host(b.Destination))
 	return append(env, aws...), err
 }
 
@@ -123,7 +154,7 @@ func (a *app) containerConfig(ctx context.Context, p *plan.Plan, b *plan.Build) 
 	}
 	slices.Sort(hosts)
 	hosts = slices.DeleteFunc(slices.Compact(hosts), func(h string) bool { return h == "" })
-	return a.registryClient(p.Publish.Insecure).Passwords(ctx, hosts)
+	return a.registryClient(p.Publish).DockerConfig(ctx, hosts)
 }
 
 // host gives the registry of a reference; "" if it is none.

@@ -106,7 +106,7 @@ func (a *app) buildDirectory(ctx context.Context, w working, d directory, flags 
 	img := &p.Images[0]
 	result, err := engine.Run(ctx, engine.Job{
 		Plan: p, Image: img, Build: &img.Builds[0], Root: root, MetadataDir: metadata, OutputDir: d.output,
-		Registry: a.registryClient(w.insecure), Log: a.stderr, Getenv: a.getenv, Environ: environ, CacheDir: cache, Now: time.Now,
+		Registry: a.registryClient(config.Publish{}, w.insecure...), Log: a.stderr, Getenv: a.getenv, Environ: environ, CacheDir: cache, Now: time.Now,
 		Executes: func(p config.Platform) bool {
 			ok, _ := runner.CanExecute(p)
 			return ok

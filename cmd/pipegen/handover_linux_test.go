@@ -148,7 +148,6 @@ func there(path string) bool {
 // What is handed over is what was there, to the byte; nobody else's file is taken for it.
 func TestTakeOver(t *testing.T) {
 	t.Setenv("KEPT", "no")
-	hand := func(fd int) string { return strconv.Itoa(fd) }
 	memory := func(name, text string) int {
 		fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
 		if err != nil {
@@ -172,9 +171,9 @@ func TestTakeOver(t *testing.T) {
 		"no number":      {"x", "names no descriptor"},
 		"negative":       {"-1", "names no descriptor"},
 		"not open":       {"999", "bad file descriptor"},
-		"another file":   {hand(int(other.Fd())), "another file"},
-		"another memory": {hand(memory("x", "A=b")), "another file"},
-		"environment":    {hand(memory(unnamed, "A=b=c\x00B=\x00C=x\ny\x00noname\x00=x\x00D=\xff")), ""},
+		"another file":   {strconv.Itoa(int(other.Fd())), "another file"},
+		"another memory": {strconv.Itoa(memory("x", "A=b")), "another file"},
+		"environment":    {strconv.Itoa(memory(unnamed, "A=b=c\x00B=\x00C=x\ny\x00noname\x00=x\x00D=\xff")), ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := os.Environ()
@@ -201,7 +200,7 @@ func TestTakeOver(t *testing.T) {
 				t.Errorf("got %q, want %q", got, want)
 			}
 			fd, _ := strconv.Atoi(tt.given)
-			if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); !errors.Is(err, unix.EBADF) { //nolint:gosec // a descriptor
+			if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); !errors.Is(err, unix.EBADF) {
 				t.Error("the file is still open")
 			}
 			if on, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); err != nil || on != 0 {

@@ -18,8 +18,15 @@ func main() {
 	if handled, code := runner.Main(os.Args); handled {
 		os.Exit(code)
 	}
+	handed, err := takeOver()
+	a := newApp(os.Stdout, os.Stderr)
+	a.handed = handed
+	if err != nil {
+		a.report(err)
+		os.Exit(exitCode(err))
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := newApp(os.Stdout, os.Stderr).execute(ctx, os.Args[1:])
+	code := a.execute(ctx, os.Args[1:])
 	stop()
 	os.Exit(code)
 }

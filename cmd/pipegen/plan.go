@@ -9,7 +9,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -57,7 +56,7 @@ func (a *app) checkout(ctx context.Context, p planning) (*plan.Checkout, error) 
 			return engine.ResolveRef(ctx, repo, ref, auth, a.getenv)
 		},
 		Client: func(publish config.Publish) *registry.Client {
-			return a.registryClient(append(slices.Clone(p.insecure), publish.Insecure...))
+			return a.registryClient(publish, p.insecure...)
 		},
 	})
 }

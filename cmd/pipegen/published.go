@@ -47,7 +47,7 @@ not published, because its build failed say, is an error.`,
 // lookUp leaves nothing unless all images are there: jobs take all or none.
 func (a *app) lookUp(ctx context.Context, w working, p *plan.Plan, names []string) error {
 	found := make([]plan.Published, len(names))
-	client := a.registryClient(p.Publish.Insecure)
+	client := a.registryClient(p.Publish)
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(lookups)
 	for i, name := range names {

@@ -27,7 +27,7 @@ multi-arch index per tag.`,
 		CompletionOptions: cobra.CompletionOptions{
 			HiddenDefaultCmd: false,
 		},
-		PersistentPreRunE: func(*cobra.Command, []string) error { return a.prepare() },
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.prepare(cmd) },
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return cmd.Help()
@@ -54,15 +54,16 @@ multi-arch index per tag.`,
 	flags.StringVar(&a.logFormat, "log-format", "", "`FORMAT` of messages and logs: simple, plain or json (default: $LOG_FORMAT, else simple)")
 	flags.BoolVarP(&a.quiet, "quiet", "q", false, "only errors and warnings beside the data")
 	flags.BoolVarP(&a.verbose, "verbose", "v", false, "say more")
+	a.network.flags(flags)
 	root.AddCommand(
 		a.initCommand(), a.newCommand(), a.validateCommand(), a.diffCommand(), a.planCommand(), a.explainCommand(), a.renderCommand(),
-		a.dryRunCommand(), a.buildCommand(), a.manifestCommand(), a.publishedCommand(), a.runCommand(), a.doctorCommand(), a.schemaCommand(), a.versionCommand(),
+		a.dryRunCommand(), a.buildCommand(), a.manifestCommand(), a.publishedCommand(), a.tagsCommand(), a.pruneCommand(), a.runCommand(), a.doctorCommand(), a.schemaCommand(), a.versionCommand(),
 	)
 	return root
 }
 
 // prepare does what is common to all commands before they run.
-func (a *app) prepare() error {
+func (a *app) prepare(cmd *cobra.Command) error {
 	if a.logFormat == "" {
 		a.logFormat = a.getenv("LOG_FORMAT")
 	}
@@ -73,6 +74,15 @@ func (a *app) prepare() error {
 		wrong := a.logFormat
 		a.logFormat = "simple"
 		return failure.Input("--log-format %q: want simple, plain or json", wrong)
+	}
+	if err := a.network.check(cmd.Flags(), a.getenv); err != nil {
+		return err
+	}
+	if err := a.isolate(cmd); err != nil {
+		return err
+	}
+	if err := a.trustLocalCA(); err != nil {
+		return err
 	}
 	if a.dir != "" {
 		if err := os.Chdir(a.dir); err != nil {

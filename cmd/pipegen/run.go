@@ -26,7 +26,7 @@ func (a *app) runCommand() *cobra.Command {
 		Use:   "run [NAME...]",
 		Short: "Build and publish on this machine",
 		Long: `Makes a plan (or takes the one of --plan), does all its builds on this machine,
-each in a root of its own, and publishes every image whose builds succeeded.
+those with Kaniko each in a root of its own, and publishes every image whose builds succeeded.
 One failed build fails its image alone.`,
 		Example: "  pipegen run --select all\n  pipegen run app --registry 127.0.0.1:5000/images\n  pipegen run --plan plan.json",
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -45,13 +45,17 @@ One failed build fails its image alone.`,
 			if err != nil {
 				return err
 			}
-			client := a.registryClient(made.Publish.Insecure)
+			client := a.registryClient(made.Publish)
 			local, err := a.localRunner(ctx, made, client, w, dir, sandbox)
 			if err != nil {
 				return err
 			}
+			publish, err := a.publisher(ctx, client, made, w.metadata, rollback)
+			if err != nil {
+				return err
+			}
 			progress := a.progress(w.metadata)
-			summary := runner.Execute(ctx, made, local, a.publisher(ctx, client, made, w.metadata, rollback), runner.Options{
+			summary := runner.Execute(ctx, made, creating{local, client}, publish, runner.Options{
 				Parallel: parallel, Observer: progress,
 			})
 			return summary.Err()
@@ -80,9 +84,12 @@ func (a *app) planToRun(cmd *cobra.Command, p planning, w working, names []strin
 }
 
 func (a *app) localRunner(ctx context.Context, p *plan.Plan, client *registry.Client, w working, dir, sandbox string) (*runner.Local, error) {
-	executor, err := engine.FindExecutor(a.getenv)
-	if err != nil {
-		return nil, err
+	var executor string
+	if runner.UsesSandbox(p) {
+		var err error
+		if executor, err = engine.FindExecutor(a.getenv); err != nil {
+			return nil, err
+		}
 	}
 	cache, err := a.cacheDir()
 	if err != nil {
@@ -94,7 +101,7 @@ func (a *app) localRunner(ctx context.Context, p *plan.Plan, client *registry.Cl
 	}
 	return runner.NewLocal(ctx, runner.LocalOptions{
 		Plan: p, Root: dir, MetadataDir: metadata, Registry: client, CacheDir: cache, Getenv: a.getenv, Environ: os.Environ(),
-		Sandbox: runner.SandboxOptions{Kind: runner.Kind(sandbox), Executor: executor},
+		Sandbox: runner.SandboxOptions{Kind: runner.Kind(sandbox), Executor: executor, CACerts: a.bundle},
 	})
 }
 
@@ -110,7 +117,7 @@ func (a *app) doctorCommand() *cobra.Command {
 				return failure.Input("--runner %q: this version runs builds on this machine: local", where)
 			}
 			executor, _ := engine.FindExecutor(a.getenv)
-			checks := runner.Preflight(cmd.Context(), runner.SandboxOptions{Executor: executor})
+			checks := runner.Preflight(cmd.Context(), runner.SandboxOptions{Executor: executor, CACerts: a.bundle})
 			for _, c := range checks {
 				state := "pass"
 				switch {

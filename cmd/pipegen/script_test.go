@@ -43,12 +43,14 @@ func TestScripts(t *testing.T) {
 		UpdateScripts:       *update,
 		Setup:               setUp,
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"exits":    exits,
-			"registry": startRegistry,
-			"built":    built,
-			"image":    image,
-			"forget":   forget,
-			"repeat":   repeat,
+			"exits":     exits,
+			"registry":  startRegistry,
+			"built":     built,
+			"image":     image,
+			"forget":    forget,
+			"repeat":    repeat,
+			"key":       privateKey,
+			"referrers": listReferrers,
 		},
 	})
 }

@@ -40,6 +40,13 @@ func (d *decoder) value(v reflect.Value, n *yaml.Node, name string) {
 	}
 	switch t := v.Type(); t.Kind() {
 	case reflect.Pointer:
+		if t == reflect.TypeFor[*CreateRepository]() && n.Kind == yaml.ScalarNode && n.ShortTag() == "!!bool" {
+			v.SetZero()
+			if strings.EqualFold(n.Value, "true") {
+				v.Set(reflect.New(t.Elem()))
+			}
+			return
+		}
 		below := reflect.New(t.Elem())
 		if !v.IsNil() {
 			below.Elem().Set(v.Elem())

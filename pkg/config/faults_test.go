@@ -257,6 +257,13 @@ func TestPipegenFaults(t *testing.T) {
 		{"overlay twice", "overlays: {gitlab: {build: {a: 1, a: 2}}}\n", []string{"1:35 duplicate-key"}},
 		{"publish", "publish:\n  media_type: oci2\n  keys: 1\n  insecure: ['http://x']\n", []string{"2:15 unknown-value", "3:9 wrong-type", "4:14 bad-registry"}},
 		{"buildkit", "buildkit: {address: x}\n", []string{"1:12 unknown-key"}},
+		{"addresses of buildkit", "buildkit:\n  addresses: [unix:///s, 'unix://host/s', tcp://b:1, tcp://b, ssh://b, 'docker-container://', 'docker-container://-x', 'kube-pod://p?namespace=n', unix:///s]\n", []string{
+			"2:26 bad-address", "2:43 bad-address", "2:54 bad-address", "2:63 bad-address", "2:72 bad-address", "2:95 bad-address", "2:148 duplicate-value",
+		}},
+		{"plain tcp to buildkit", "buildkit: {addresses: [tcp://b:1], insecure: true}\n", nil},
+		{"certificates of buildkit", "buildkit: {addresses: [tcp://b:1], ca_cert: a, cert: $B, key: c}\n", nil},
+		{"half of the certificates", "buildkit: {ca_cert: a, cert: $2, key: '-----BEGIN X'}\nlayout: tag\n", []string{"1:30 bad-path", "1:39 bad-path"}},
+		{"one certificate", "buildkit: {cert: a}\n", []string{"1:1 missing-key", "1:1 missing-key"}},
 		{"server", "server: x\n", []string{"1:9 wrong-type"}},
 		{"no number in an overlay", "overlays: {gitlab: {build: {a: !!int x}}}\n", []string{"1:32 wrong-type"}},
 		{"control character in an overlay", "overlays: {gitlab: {build: {a: \"\\0\"}}}\n", []string{"1:32 control-character"}},

@@ -57,7 +57,7 @@ func Load(fsys fs.FS, files []string, o Options) (*Repository, error) {
 	settings, _ := l.document(PipegenFile, true)
 	var repo Repository
 	var defaults *yaml.Node
-	repo.Pipegen, defaults = loadPipegen(settings, o.Getenv)
+	repo.Pipegen, defaults = loadPipegen(fsys, settings, o.Getenv)
 	l.defaults = &document{file: PipegenFile, root: defaults}
 	l.pipegen = &repo.Pipegen
 	l.keep = &keep{o.Cache, Blob(settings.text), repo.Pipegen.Layout}

@@ -57,13 +57,13 @@ type Overlay map[string]any
 
 // BuildKit names the daemons and the certificates for them.
 type BuildKit struct {
-	// Addresses of the daemons, such as tcp://buildkit:1234.
+	// Addresses of the daemons, such as tcp://buildkit:1234; an image goes to the same one each time.
 	Addresses []string `yaml:"addresses,omitempty" json:"addresses,omitempty"`
-	// File with the certificate of the authority that signed the daemons' own.
+	// File with the certificate of the authority that signed the daemons' own, relative to the root, or $NAME for a variable that holds its path.
 	CACert string `yaml:"ca_cert,omitempty" json:"ca_cert,omitempty"`
-	// File with the client's certificate.
+	// File with the client's certificate, likewise.
 	Cert string `yaml:"cert,omitempty" json:"cert,omitempty"`
-	// File with the client's key.
+	// File with the client's key, likewise.
 	Key string `yaml:"key,omitempty" json:"key,omitempty"`
 	// Allows plain tcp, over which every RUN step can reach the daemon.
 	Insecure bool `yaml:"insecure,omitempty" json:"insecure,omitempty"`
@@ -77,6 +77,14 @@ type Publish struct {
 	Keys *bool `yaml:"keys,omitempty" json:"keys,omitempty"`
 	// Registries (host[:port]) that may be reached over plain HTTP; loopback always may.
 	Insecure []string `yaml:"insecure,omitempty" json:"insecure,omitempty"`
-	// Creates missing ECR repositories.
-	CreateRepository bool `yaml:"create_repository,omitempty" json:"create_repository,omitempty"`
+	// Publishes how each image was made, as a SLSA provenance statement beside it.
+	Attest bool `yaml:"attest,omitempty" json:"attest,omitempty"`
+	// Signs each image, as cosign does.
+	Sign *Sign `yaml:"sign,omitempty" json:"sign,omitempty"`
+	// Creates missing ECR repositories: true, or how they are made.
+	CreateRepository *CreateRepository `yaml:"create_repository,omitempty" json:"create_repository,omitempty"`
+	// How AWS is signed in to for registries of ECR, by host.
+	Registries map[string]RegistryAccess `yaml:"registries,omitempty" json:"registries,omitempty"`
+	// Signs in to AWS by the identity that the CI system gives a job, without keys.
+	IDToken *IDToken `yaml:"id_token,omitempty" json:"id_token,omitempty"`
 }

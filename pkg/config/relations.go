@@ -126,8 +126,8 @@ func (p *Project) names(layout string) {
 		case !isTag(image.Name):
 			p.fault("bad-name", "write name: with letters, digits, _, . and -, not beginning with . or -", where, "%s cannot be the name of an image, which begins its tags", show(image.Name))
 			continue
-		case layout == "repository" && !isComponent(image.Name):
-			p.fault("bad-name", "write name: in small letters and digits, with single . or _ or any number of - between them", where, "%s cannot be the name of an image, which in layout repository is part of a repository's name", show(image.Name))
+		case layout != "tag" && !isComponent(image.Name):
+			p.fault("bad-name", "write name: in small letters and digits, with single . or _ or any number of - between them", where, "%s cannot be the name of an image, which in layout %s is part of a repository's name", show(image.Name), layout)
 			continue
 		}
 		if layout != "tag" {

@@ -17,7 +17,7 @@ const PipegenFile = "pipegen.yaml"
 // is not there is all defaults. The error is Faults.
 func LoadPipegen(fsys fs.FS) (Pipegen, error) {
 	doc, _ := open(fsys, PipegenFile, true)
-	p, _ := loadPipegen(doc, func(string) string { return "" })
+	p, _ := loadPipegen(fsys, doc, func(string) string { return "" })
 	errs, _ := doc.faults.split()
 	return p, errs.Err()
 }
@@ -67,12 +67,13 @@ func hasWord(text []byte, word string) bool {
 
 // loadPipegen fills in pipegen.yaml from its document, judges it, and gives
 // the defaults of all projects as they are written.
-func loadPipegen(doc *document, getenv func(string) string) (Pipegen, *yaml.Node) {
+func loadPipegen(fsys fs.FS, doc *document, getenv func(string) string) (Pipegen, *yaml.Node) {
 	var p Pipegen
 	var defaults *yaml.Node
 	if doc.root != nil {
 		decode(doc, doc.root, &p)
 		checker{doc: doc}.pipegen(&p)
+		checker{doc: doc}.readPolicy(fsys, p.Publish.CreateRepository)
 		if _, value := child(doc.root, "defaults"); value != nil && target(value).Kind == yaml.MappingNode {
 			defaults = target(value)
 		}
@@ -130,10 +131,10 @@ func (c checker) pipegen(p *Pipegen) {
 			c.key(job.key, jobKinds)
 		}
 	}
+	c.daemons(p.BuildKit)
 	c.choice(p.Publish.MediaType, mediaTypes, at("publish", "media_type"))
-	if p.Publish.CreateRepository {
-		c.warn("not-available", "create the repositories before", at("publish", "create_repository"), "this version of pipegen creates no repositories")
-	}
+	c.sign(p.Publish.Sign)
+	c.ecr(&p.Publish)
 	for i, host := range p.Publish.Insecure {
 		if host == "" || strings.ContainsAny(host, "/ \t@") {
 			c.fault("bad-registry", "write host or host:port", at("publish", "insecure", i), "%s is no host of a registry", show(host))

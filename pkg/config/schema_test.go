@@ -20,7 +20,7 @@ var update = flag.Bool("update", false, "renew the files that the tests compare 
 // enums are the keys whose values come from a set.
 var enums = map[string][]string{
 	"engine": engines, "runner": runners, "frontend": frontends, "layout": layouts,
-	"media_type": mediaTypes, "mode": cacheModes,
+	"media_type": mediaTypes, "mode": cacheModes, "encryption": encryptions,
 }
 
 func adjust(typeName, key string, s *schemagen.Schema) {
@@ -35,6 +35,8 @@ func adjust(typeName, key string, s *schemagen.Schema) {
 		s.MinItems = new(uint64(1))
 	case "additional_tags":
 		s.Items.Pattern = "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$"
+	case "create_repository":
+		*s = schemagen.Schema{Description: s.Description, AnyOf: []*schemagen.Schema{{Type: "boolean"}, {Ref: s.Ref}}}
 	case "overlays":
 		s.PropertyNames = &schemagen.Schema{Enum: anys(ciSystems)}
 		s.AdditionalProperties.PropertyNames = &schemagen.Schema{Enum: anys(jobKinds)}
@@ -144,10 +146,15 @@ defaults: {platforms: [linux/amd64], timeout: 30m}
 runners: {linux/amd64: {gitlab: [a], github: ubuntu-24.04, concourse: []}}
 images: {kaniko: registry.example.org/images:builder-latest}
 overlays: {gitlab: {build: {variables: {A: b}, retry: 2, tags: null}}}
-buildkit: {addresses: ["tcp://b:1234"], insecure: false}
+buildkit: {addresses: ["unix:///run/b.sock"], insecure: false}
 publish: {media_type: docker, keys: false, insecure: ["registry:5000"], create_repository: true}
 server: {url: "https://pipegen.example.org"}
 `, true},
+		{"creation", "pipegen", "publish: {create_repository: {encryption: KMS, kms_key: alias/a, immutable: true, mutable_tags: ['*latest'], scan_on_push: true, lifecycle_policy: '{\"rules\": [{}]}'}}\n", true},
+		{"no creation", "pipegen", "publish: {create_repository: false}\n", true},
+		{"text for a creation", "pipegen", "publish: {create_repository: 'yes'}\n", false},
+		{"unknown encryption", "pipegen", "publish: {create_repository: {encryption: DES}}\n", false},
+		{"access", "pipegen", "publish: {registries: {123456789012.dkr.ecr.eu-west-1.amazonaws.com: {assume_role: ['arn:aws:iam::123456789012:role/ci'], external_id: 12, region: eu-west-1}}, id_token: {role: 'arn:aws:iam::123456789012:role/ci', audience: a}}\n", true},
 		{"unknown key", "pipegen", "registries: [a]\n", false},
 		{"unknown key in defaults", "pipegen", "defaults: {platform: []}\n", false},
 		{"unknown layout", "pipegen", "layout: tags\n", false},

@@ -141,6 +141,9 @@ func (b *building) find(ctx context.Context, ref registry.Reference) (registry.R
 			d, err := b.askMirror(ctx, at)
 			switch {
 			case err == nil:
+				if !slices.Contains(b.Mirrors, mirror) {
+					b.Mirrors = append(b.Mirrors, mirror)
+				}
 				b.log.say(fmt.Sprintf("%s is at the mirror %s", ref, mirror))
 				return at, d, nil
 			case ctx.Err() != nil:

@@ -108,11 +108,14 @@ func check(j *Job) (*building, error) {
 			return nil, err
 		}
 	}
+	if err := sameCommit(j); err != nil {
+		return nil, err
+	}
 	p, err := placed(e, j, false)
 	if err != nil {
 		return nil, err
 	}
-	return &building{Prepared: p, engine: e}, sameCommit(j)
+	return &building{Prepared: p, engine: e}, nil
 }
 
 // sameCommit refuses a plan of another commit than the checkout's.

@@ -174,7 +174,10 @@ func (k *buildkit) prepare(ctx context.Context, b *building) error {
 			b.log.say("warning: registry_mirrors has no effect on a daemon that runs already: its buildkitd.toml says which it uses")
 		}
 	}
-	b.Hosts = append(b.Hosts, hosts(b.Job.Build.RegistryMirrors...)...)
+	for _, m := range b.Job.Build.RegistryMirrors {
+		host, _, _ := strings.Cut(m, "/")
+		b.Hosts = append(b.Hosts, host)
+	}
 	if err := k.prepareDockerfile(ctx, b); err != nil {
 		return err
 	}

@@ -221,7 +221,7 @@ func workersMessage(platforms ...string) []byte {
 		}
 		worker = field(worker, 3, m)
 	}
-	worker = append(worker, 6<<3|0, 1, 7<<3|1, 1, 2, 3, 4, 5, 6, 7, 8, 9<<3|5, 1, 2, 3, 4) // of other kinds
+	worker = append(worker, 6<<3, 1, 7<<3|1, 1, 2, 3, 4, 5, 6, 7, 8, 9<<3|5, 1, 2, 3, 4) // of other kinds
 	return field(nil, 1, worker)
 }
 

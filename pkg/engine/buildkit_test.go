@@ -61,7 +61,9 @@ func TestBuildkitArgv(t *testing.T) {
 			j.Build.Outputs = []string{"oci-tar"}
 			j.Plan.Publish.MediaType = "docker"
 		}},
-		{"push-by-digest", func(j *Job) { j.Build.OutputOpts = map[string]string{"push-by-digest": "true", "oci-mediatypes": "false"} }},
+		{"push-by-digest", func(j *Job) {
+			j.Build.OutputOpts = map[string]string{"push-by-digest": "true", "oci-mediatypes": "false"}
+		}},
 		{"cache-inline", func(j *Job) { j.Build.Cache = &config.Cache{Enable: true, Type: "inline"} }},
 		{"cache-local", func(j *Job) { j.Build.Cache = &config.Cache{Enable: true, Type: "local", Path: ".cache/a,b"} }},
 		{"cache-elsewhere", func(j *Job) { j.Build.Cache = &config.Cache{Enable: true, Repo: "127.0.0.1:5000/cache"} }},
@@ -110,7 +112,9 @@ func TestBuildkitRefuses(t *testing.T) {
 		{"short output", func(j *Job) { j.Build.EngineArgs = []string{"-otype=local"} }, "-otype=local is"},
 		{"address", func(j *Job) { j.Build.EngineArgs = []string{"--addr", "x"} }, "--addr is"},
 		{"end of flags", func(j *Job) { j.Build.EngineArgs = []string{"--"} }, "-- is"},
-		{"others", func(j *Job) { j.Build.EngineArgs = []string{"--no-cache", "--import-cache", "type=local,src=/x,tag=t", "--allow=network.host"} }, ""},
+		{"others", func(j *Job) {
+			j.Build.EngineArgs = []string{"--no-cache", "--import-cache", "type=local,src=/x,tag=t", "--allow=network.host"}
+		}, ""},
 		{"ttl", func(j *Job) { j.Build.Cache = &config.Cache{Enable: true, TTL: "24h"} }, "cache.ttl"},
 		{"ttl of no cache", func(j *Job) { j.Build.Cache = &config.Cache{TTL: "24h"} }, ""},
 		{"inline max", func(j *Job) { j.Build.Cache = &config.Cache{Enable: true, Type: "inline", Mode: "max"} }, "cache.mode"},
@@ -153,7 +157,7 @@ func TestBuildkitBuilds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	t.Cleanup(func() { _ = l.Close() })
 	b.env["SSH_AUTH_SOCK"] = agent
 	b.Build.Secrets = []config.Secret{{ID: "s", Env: "S"}, {ID: "f", File: "secret"}}
 	b.Build.SSH = []config.SSH{{}, {ID: "k", Env: "KEY"}}
@@ -341,7 +345,7 @@ func TestSilentDaemon(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	t.Cleanup(func() { _ = l.Close() })
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 50*time.Millisecond, errors.New("did not answer"))
 	defer cancel()
 	if _, err := listWorkers(ctx, "tcp://"+l.Addr().String(), nil); err == nil || err.Error() != "did not answer" {

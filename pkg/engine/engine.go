@@ -153,6 +153,8 @@ type Prepared struct {
 	HostDir string
 	// Registries that the engine reads from and writes to.
 	Hosts []string
+	// Mirrors of docker.io that were found to hold a base.
+	Mirrors []string
 	// Labels that are known only now.
 	Labels map[string]string
 }

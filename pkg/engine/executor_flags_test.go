@@ -159,8 +159,8 @@ func TestForks(t *testing.T) {
 		{name: "old and cached copies", fork: "old", text: scratch, change: func(b *bench) {
 			b.Build.Cache = &config.Cache{Enable: true, CopyLayers: &yes, Compressed: &yes}
 		}, want: "cache.copy_layers: this executor of kaniko has no --cache-copy-layers\ncache.compressed: this executor of kaniko has no --compressed-caching"},
-		{name: "flag", fork: chainguard, text: scratch, change: func(b *bench) { b.Build.EngineArgs = []string{"--reproducable"} },
-			want: "build app@amd64: engine_args: this executor of kaniko has no flag --reproducable", hint: "did you mean --reproducible?"},
+		{name: "flag", fork: chainguard, text: scratch, change: func(b *bench) { b.Build.EngineArgs = []string{"--reproducibel"} },
+			want: "build app@amd64: engine_args: this executor of kaniko has no flag --reproducibel", hint: "did you mean --reproducible?"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

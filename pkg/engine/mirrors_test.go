@@ -104,6 +104,9 @@ func TestMirrors(t *testing.T) {
 			if want := append([]string{b.host}, tt.hosts...); !slices.Equal(hosts, want) {
 				t.Errorf("credentials for %q, want %q", hosts, want)
 			}
+			if told := flags(b.sandbox.calls[0].Argv, "registry-mirror"); strings.HasPrefix(tt.log, "is at") && told[0] != tt.mirrors[1] {
+				t.Errorf("the engine is to ask %q", told)
+			}
 			for _, m := range tt.mirrors {
 				if !slices.Contains(b.sandbox.calls[0].Argv, "--registry-mirror="+m) {
 					t.Errorf("the engine is not told of %s", m)

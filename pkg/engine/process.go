@@ -246,8 +246,7 @@ type exitCoder interface {
 
 // ending says how a program ended.
 func ending(name string, err error) error {
-	var e exitCoder
-	if !errors.As(err, &e) {
+	if _, ok := errors.AsType[exitCoder](err); !ok {
 		return fmt.Errorf("running %s: %w", name, err)
 	}
 	if wasKilled(err) {
@@ -260,8 +259,8 @@ func ending(name string, err error) error {
 // wasKilled says whether a program was ended by SIGKILL, as the kernel does
 // when there is no memory left.
 func wasKilled(err error) bool {
-	var e exitCoder
-	if !errors.As(err, &e) {
+	e, ok := errors.AsType[exitCoder](err)
+	if !ok {
 		return false
 	}
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {

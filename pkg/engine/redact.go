@@ -110,7 +110,7 @@ func (r *redactor) compile() {
 		for p >= 0 && !strings.HasPrefix(text, r.texts[p]) {
 			p = int(r.shorter[p])
 		}
-		r.shorter[i] = int32(p) //nolint:gosec // an index
+		r.shorter[i] = int32(p)
 	}
 }
 
@@ -130,8 +130,8 @@ func (r *redactor) next(p []byte, end bool) []byte {
 	}
 	buf := p
 	if len(r.rest) > 0 {
-		buf = append(r.rest, p...)
-		r.rest = buf
+		r.rest = append(r.rest, p...)
+		buf = r.rest
 	}
 	out := r.out[:0]
 	masked := -1 // up to where the stream belongs to a text; -1: not even what was before it

@@ -49,6 +49,9 @@ func (c *Client) Copy(ctx context.Context, from, to string) (Descriptor, error) 
 	if src.Digest == "" || dst.identifier() != "" {
 		return Descriptor{}, failure.Input("copying %q to %q: want a digest and a repository", from, to)
 	}
+	if err := c.CreateRepository(ctx, dst.Repository(), false); err != nil {
+		return Descriptor{}, err
+	}
 	ends, err := c.ends()
 	if err != nil {
 		return Descriptor{}, err

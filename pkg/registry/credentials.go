@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/awslabs/amazon-ecr-credential-helper/ecr-login/api"
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 
@@ -34,9 +35,12 @@ type keychain struct {
 	warned  bool
 }
 
-func newKeychain(getenv func(string) string, warn func(string)) *keychain {
+func newKeychain(aws AWS, getenv func(string) string, warn func(string)) *keychain {
 	return &keychain{
-		docker: authn.DefaultKeychain, ecr: newECR, getenv: getenv, warn: warn,
+		docker: authn.DefaultKeychain, getenv: getenv, warn: warn,
+		ecr: func(host string) authn.Authenticator {
+			return newECR(host, func(ctx context.Context, host string) (*api.Auth, error) { return aws.password(ctx, host, getenv) })
+		},
 		sources: map[string]string{}, ecrs: map[string]authn.Authenticator{},
 	}
 }
@@ -142,24 +146,13 @@ func waitFor[T any](ctx context.Context, f func() (T, error)) (T, error) {
 
 // DockerConfig gives a Docker config.json that holds the credentials for
 // these hosts and no others, for engines that run in a file system of their
-// own. Hosts of ECR whose credentials come from AWS get the helper ecr-login
-// by name, since their passwords end after 12 hours; hosts without
-// credentials are left out. The result is a secret.
+// own: as passwords, so that nobody there needs a helper or credentials of AWS.
+// Those of ECR last 12 hours. Hosts without credentials are left out. The
+// result is a secret.
 func (c *Client) DockerConfig(ctx context.Context, hosts []string) ([]byte, error) {
-	return c.dockerConfig(ctx, hosts, true)
-}
-
-// Passwords is DockerConfig for a container in which AWS cannot be asked:
-// instead of the helper it holds ECR's passwords, which last 12 hours.
-func (c *Client) Passwords(ctx context.Context, hosts []string) ([]byte, error) {
-	return c.dockerConfig(ctx, hosts, false)
-}
-
-func (c *Client) dockerConfig(ctx context.Context, hosts []string, helpers bool) ([]byte, error) {
 	config := struct {
-		Auths       map[string]authn.AuthConfig `json:"auths"`
-		CredHelpers map[string]string           `json:"credHelpers,omitempty"`
-	}{map[string]authn.AuthConfig{}, map[string]string{}}
+		Auths map[string]authn.AuthConfig `json:"auths"`
+	}{map[string]authn.AuthConfig{}}
 	for _, host := range hosts {
 		if host == "docker.io" {
 			host = name.DefaultRegistry
@@ -171,10 +164,6 @@ func (c *Client) dockerConfig(ctx context.Context, hosts []string, helpers bool)
 		auth, err := authn.Resolve(ctx, c.keychain, reg)
 		if err != nil {
 			return nil, c.explain(ctx, "finding credentials for", Reference{Host: host}, err)
-		}
-		if k, ok := c.keychain.(*keychain); helpers && ok && auth != authn.Anonymous && k.source(host) == fromECR {
-			config.CredHelpers[host] = "ecr-login"
-			continue
 		}
 		if auth == authn.Anonymous {
 			continue

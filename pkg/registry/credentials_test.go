@@ -36,37 +36,33 @@ func docker(t *testing.T, config string) {
 }
 
 // chain is the default keychain, with AWS replaced.
-func chain(t *testing.T, env map[string]string, fetch func(string) (*api.Auth, error)) (*keychain, *[]string) {
+func chain(t *testing.T, env map[string]string, fetch func(context.Context, string) (*api.Auth, error)) (*keychain, *[]string) {
 	t.Helper()
 	var warnings []string
-	k := newKeychain(func(name string) string { return env[name] }, func(s string) { warnings = append(warnings, s) })
-	k.ecr = func(host string) authn.Authenticator {
-		a := newECR(host).(*ecrAuth)
-		a.fetch = fetch
-		return a
-	}
+	k := newKeychain(AWS{}, func(name string) string { return env[name] }, func(s string) { warnings = append(warnings, s) })
+	k.ecr = func(host string) authn.Authenticator { return newECR(host, fetch) }
 	return k, &warnings
 }
 
-func awsPassword(string) (*api.Auth, error) {
+func awsPassword(context.Context, string) (*api.Auth, error) {
 	return &api.Auth{Username: "AWS", Password: "token"}, nil
 }
 
 func TestDockerConfig(t *testing.T) {
 	gitlab := map[string]string{"CI_REGISTRY": "gitlab.example.org:5050", "CI_REGISTRY_USER": "gitlab-ci-token", "CI_REGISTRY_PASSWORD": "job"}
 	hosts := []string{"one.example.org", "two.example.org", "docker.io", ecrHost, "public.ecr.aws", "gitlab.example.org:5050"}
+	// Passwords also for ECR: where an engine runs AWS cannot be asked.
+	const private = `"` + ecrHost + `":{"username":"AWS","password":"token","auth":"QVdTOnRva2Vu"}`
+	const public = `"public.ecr.aws":{"username":"AWS","password":"token","auth":"QVdTOnRva2Vu"}`
 	for _, tt := range []struct{ name, config, want string }{
 		{"all sources", `{"auths":{"one.example.org":{"auth":"dXNlcjpwYXNz"},"https://index.docker.io/v1/":{"auth":"aHViOmh1Yg=="},"else.example.org":{"auth":"dXNlcjpwYXNz"}}}`,
-			`{"auths":{"gitlab.example.org:5050":{"username":"gitlab-ci-token","password":"job","auth":"Z2l0bGFiLWNpLXRva2VuOmpvYg=="},` +
+			`{"auths":{` + private + `,"gitlab.example.org:5050":{"username":"gitlab-ci-token","password":"job","auth":"Z2l0bGFiLWNpLXRva2VuOmpvYg=="},` +
 				`"https://index.docker.io/v1/":{"username":"hub","password":"hub","auth":"aHViOmh1Yg=="},` +
-				`"one.example.org":{"username":"user","password":"pass","auth":"dXNlcjpwYXNz"}},` +
-				`"credHelpers":{"` + ecrHost + `":"ecr-login","public.ecr.aws":"ecr-login"}}`},
+				`"one.example.org":{"username":"user","password":"pass","auth":"dXNlcjpwYXNz"},` + public + `}}`},
 		{"Docker configuration before AWS and GitLab", `{"auths":{"` + ecrHost + `":{"auth":"dXNlcjpwYXNz"},"gitlab.example.org:5050":{"auth":"dXNlcjpwYXNz"}}}`,
-			`{"auths":{"` + ecrHost + `":{"username":"user","password":"pass","auth":"dXNlcjpwYXNz"},"gitlab.example.org:5050":{"username":"user","password":"pass","auth":"dXNlcjpwYXNz"}},` +
-				`"credHelpers":{"public.ecr.aws":"ecr-login"}}`},
+			`{"auths":{"` + ecrHost + `":{"username":"user","password":"pass","auth":"dXNlcjpwYXNz"},"gitlab.example.org:5050":{"username":"user","password":"pass","auth":"dXNlcjpwYXNz"},` + public + `}}`},
 		{"a helper for all that is not installed", `{"credsStore":"ecr-login"}`,
-			`{"auths":{"gitlab.example.org:5050":{"username":"gitlab-ci-token","password":"job","auth":"Z2l0bGFiLWNpLXRva2VuOmpvYg=="}},` +
-				`"credHelpers":{"` + ecrHost + `":"ecr-login","public.ecr.aws":"ecr-login"}}`},
+			`{"auths":{` + private + `,"gitlab.example.org:5050":{"username":"gitlab-ci-token","password":"job","auth":"Z2l0bGFiLWNpLXRva2VuOmpvYg=="},` + public + `}}`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			docker(t, tt.config)
@@ -116,9 +112,9 @@ func TestECR(t *testing.T) {
 
 	docker(t, "")
 	asked := 0
-	k, _ := chain(t, nil, func(host string) (*api.Auth, error) {
+	k, _ := chain(t, nil, func(ctx context.Context, host string) (*api.Auth, error) {
 		asked++
-		return awsPassword(host)
+		return awsPassword(ctx, host)
 	})
 	reg, err := New(Options{}).registry(ecrHost)
 	if err != nil {
@@ -142,7 +138,7 @@ func TestECR(t *testing.T) {
 		t.Errorf("an old password is used again (%v)", err)
 	}
 
-	k, _ = chain(t, nil, func(string) (*api.Auth, error) { return nil, errors.New("no EC2 IMDS role found") })
+	k, _ = chain(t, nil, func(context.Context, string) (*api.Auth, error) { return nil, errors.New("no EC2 IMDS role found") })
 	c := New(Options{Keychain: k})
 	_, err = authn.Authorization(t.Context(), k.ecrFor(ecrHost))
 	err = c.explain(t.Context(), "reading", Reference{Host: ecrHost, Path: "images"}, err)
@@ -152,7 +148,7 @@ func TestECR(t *testing.T) {
 
 	block := make(chan struct{})
 	defer close(block)
-	k, _ = chain(t, nil, func(string) (*api.Auth, error) { <-block; return nil, errors.New("late") })
+	k, _ = chain(t, nil, func(context.Context, string) (*api.Auth, error) { <-block; return nil, errors.New("late") })
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
 	if _, err := authn.Authorization(ctx, k.ecrFor(ecrHost)); !errors.Is(err, context.DeadlineExceeded) {

@@ -12,25 +12,18 @@ import (
 // ecrLife is how long a password of ECR is used; it ends after 12 hours.
 const ecrLife = 6 * time.Hour
 
-// isECR says whether a host is one of Amazon's: private, FIPS, other
-// partitions, or public.ecr.aws.
-func isECR(host string) bool {
-	_, err := api.ExtractRegistry(host)
-	return err == nil
-}
-
 // ecrAuth asks AWS for a password when one is needed.
 type ecrAuth struct {
 	host  string
-	fetch func(host string) (*api.Auth, error)
+	fetch func(ctx context.Context, host string) (*api.Auth, error)
 
 	busy    chan struct{} // holds one token while nobody asks
 	current *authn.AuthConfig
 	since   time.Time
 }
 
-func newECR(host string) authn.Authenticator {
-	a := &ecrAuth{host: host, fetch: fetchECR, busy: make(chan struct{}, 1)}
+func newECR(host string, fetch func(ctx context.Context, host string) (*api.Auth, error)) authn.Authenticator {
+	a := &ecrAuth{host: host, fetch: fetch, busy: make(chan struct{}, 1)}
 	a.busy <- struct{}{}
 	return a
 }
@@ -51,7 +44,7 @@ func (a *ecrAuth) AuthorizationContext(ctx context.Context) (*authn.AuthConfig, 
 	if a.current != nil && time.Since(a.since) < ecrLife {
 		return a.current, nil
 	}
-	auth, err := waitFor(ctx, func() (*api.Auth, error) { return a.fetch(a.host) })
+	auth, err := waitFor(ctx, func() (*api.Auth, error) { return a.fetch(ctx, a.host) })
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, err
@@ -65,29 +58,15 @@ func (a *ecrAuth) AuthorizationContext(ctx context.Context) (*authn.AuthConfig, 
 	return a.current, nil
 }
 
-// fetchECR goes through the library's client and not through its Docker
-// interface, which hides why it fails.
-func fetchECR(host string) (auth *api.Auth, err error) {
-	// The library panics when the AWS configuration cannot be read.
-	defer func() {
-		if r := recover(); r != nil {
-			auth, err = nil, fmt.Errorf("%v", r)
-		}
-	}()
-	registry, err := api.ExtractRegistry(host)
+// password asks for one through the library's client and not through its
+// Docker interface, which hides why it fails, and knows neither roles nor the
+// endpoints that a host's name asks for.
+func (a AWS) password(ctx context.Context, host string, getenv func(string) string) (*api.Auth, error) {
+	cfg, _, err := a.config(ctx, host, getenv)
 	if err != nil {
 		return nil, err
 	}
-	var client api.Client
-	if registry.FIPS {
-		client, err = api.DefaultClientFactory{}.NewClientWithFipsEndpoint(registry.Region)
-		if err != nil {
-			return nil, err
-		}
-	} else {
-		client = api.DefaultClientFactory{}.NewClientFromRegion(registry.Region)
-	}
-	return client.GetCredentials(host)
+	return api.DefaultClientFactory{}.NewClient(cfg).GetCredentials(host)
 }
 
 var _ authn.ContextAuthenticator = (*ecrAuth)(nil)

@@ -71,6 +71,9 @@ func (c *Client) explain(ctx context.Context, op string, r Reference, err error)
 	if ctx.Err() != nil {
 		return fmt.Errorf("%s %s: %w", op, r, context.Cause(ctx))
 	}
+	if _, explained := errors.AsType[*Error](err); explained {
+		return err
+	}
 	e := &Error{Op: op, Ref: r.String(), err: err}
 	if te, ok := errors.AsType[*transport.Error](err); ok {
 		e.Status = te.StatusCode
@@ -130,13 +133,15 @@ func unreachable(host string, err error) (message, hint string) {
 	case strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"), errors.As(err, &record):
 		return "the registry speaks plain HTTP", "list " + host + " in publish.insecure of pipegen.yaml if that is meant to be"
 	case errors.As(err, &unknown):
-		return "TLS: the certificate is signed by an unknown authority", "add the authority to the system's certificates, or name its file in SSL_CERT_FILE"
+		return "TLS: the certificate is signed by an unknown authority", "set LOCAL_CA_CERTIFICATE to the authority's certificate or its path, or add it to the system's"
 	case errors.As(err, &name), errors.As(err, &invalid):
 		return line("TLS: " + root(err)), "the registry's certificate has to be put right"
 	case errors.As(err, &dns) && dns.IsNotFound:
 		return "unknown host " + quote.Text(dns.Name), "check the registry's name and this machine's DNS"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "connection refused", "is the registry running at " + host + "?"
+	case strings.HasSuffix(err.Error(), "Proxy Authentication Required"):
+		return "the proxy asks for a user and a password", "put them into HTTPS_PROXY: http://user:password@host:port"
 	case errors.As(err, &plain):
 		return line(plain.Error()), "list " + quote.Text(plain.host) + " in publish.insecure of pipegen.yaml if that is meant to be"
 	}

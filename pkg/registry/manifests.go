@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -161,9 +160,14 @@ func (c *Client) do(ctx context.Context, method string, r Reference, path string
 	return client.Do(req)
 }
 
-// fetch reads a small body whole, and again when the connection breaks in
-// the middle of it.
+// fetch reads what may be as large as a manifest.
 func (c *Client) fetch(ctx context.Context, r Reference, path, accept string) (http.Header, []byte, error) {
+	return c.fetchUpTo(ctx, r, path, accept, maxManifest)
+}
+
+// fetchUpTo reads a body of at most that many bytes whole, and again when the
+// connection breaks in the middle of it.
+func (c *Client) fetchUpTo(ctx context.Context, r Reference, path, accept string, most int64) (http.Header, []byte, error) {
 	const attempts = 3
 	for attempt := 0; ; attempt++ {
 		resp, err := c.do(ctx, http.MethodGet, r, path, http.Header{"Accept": {accept}}, nil, false)
@@ -174,11 +178,11 @@ func (c *Client) fetch(ctx context.Context, r Reference, path, accept string) (h
 			_ = resp.Body.Close()
 			return nil, nil, err
 		}
-		raw, err := io.ReadAll(io.LimitReader(resp.Body, maxManifest+1))
+		raw, err := io.ReadAll(io.LimitReader(resp.Body, most+1))
 		_ = resp.Body.Close()
 		switch {
-		case err == nil && len(raw) > maxManifest:
-			return nil, nil, fmt.Errorf("answered with more than %d bytes", maxManifest)
+		case err == nil && int64(len(raw)) > most:
+			return nil, nil, fmt.Errorf("answered with more than %d bytes", most)
 		case err == nil:
 			return resp.Header, raw, nil
 		case ctx.Err() != nil || attempt+1 == attempts || !broken(err):
@@ -210,42 +214,4 @@ func digestLike(other string, raw []byte) string {
 func Digest(raw []byte) string {
 	sum := sha256.Sum256(raw)
 	return "sha256:" + hex.EncodeToString(sum[:])
-}
-
-// List gives all tags of a repository, in the registry's order. A repository
-// that does not exist is ErrNotFound.
-func (c *Client) List(ctx context.Context, repository string) ([]string, error) {
-	const op = "listing the tags of"
-	r, err := ParseReference(repository)
-	if err != nil {
-		return nil, err
-	}
-	if r.identifier() != "" {
-		return nil, failure.Input("%q names more than a repository", repository)
-	}
-	ends, err := c.ends()
-	if err != nil {
-		return nil, err
-	}
-	reg, err := c.reach(ctx, r.Host)
-	if err != nil {
-		return nil, c.explain(ctx, op, r, err)
-	}
-	lister, err := ends.puller.Lister(ctx, reg.Repo(r.Path))
-	if err != nil {
-		return nil, c.explain(ctx, op, r, err)
-	}
-	var tags []string
-	for seen := map[string]bool{}; lister.HasNext(); {
-		page, err := lister.Next(ctx)
-		if err != nil {
-			return nil, c.explain(ctx, op, r, err)
-		}
-		if page.Next != "" && seen[page.Next] {
-			return nil, c.explain(ctx, op, r, errors.New("the registry's list of tags goes in a circle"))
-		}
-		seen[page.Next] = true
-		tags = append(tags, page.Tags...)
-	}
-	return tags, nil
 }

@@ -336,7 +336,7 @@ func TestDownloadGoesOn(t *testing.T) {
 			if read, err := io.ReadAll(r); err != nil || !bytes.Equal(read, data) {
 				t.Errorf("read %d bytes, %v", len(read), err)
 			}
-			if len(starts) != 3 || starts[0] != "" {
+			if len(starts) != 3 || starts[0] != "" || !strings.HasPrefix(starts[1], "bytes=") || !strings.HasPrefix(starts[2], "bytes=") {
 				t.Errorf("transfers from %q", starts)
 			}
 		})

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"golang.org/x/time/rate"
 )
 
 // Options say how registries are reached; the zero value is good for use.
@@ -26,9 +27,17 @@ type Options struct {
 	Transport http.RoundTripper
 	// Patience is how long one request is tried again; 0: two minutes.
 	Patience time.Duration
-	// RPS is how many requests a second the process sends; 0: 50. Bursts of
+	// RPS is how many requests a second this client sends; 0: 50. Bursts of
 	// twice as many are allowed.
 	RPS float64
+	// Budget is one that several clients share, see NewBudget; it goes before
+	// RPS.
+	Budget *rate.Limiter
+	// AWS says how AWS is signed in to for registries of ECR.
+	AWS AWS
+	// Create says how repositories of ECR that are missing are made before
+	// something is written to them; nil: they are not.
+	Create *Creation
 	// Getenv reads the environment; nil: os.Getenv. The Docker configuration
 	// and AWS are always looked for in the process's own environment.
 	Getenv func(string) string
@@ -43,6 +52,9 @@ type Options struct {
 type Client struct {
 	transport *roundTripper
 	keychain  authn.Keychain
+	aws       AWS
+	getenv    func(string) string
+	create    *creator // nil: repositories are not created
 
 	mu        sync.Mutex
 	pushing   map[string]bool     // repositories that will be written
@@ -62,7 +74,7 @@ func New(o Options) *Client {
 		o.Warn = func(string) {}
 	}
 	if o.Keychain == nil {
-		o.Keychain = newKeychain(o.Getenv, o.Warn)
+		o.Keychain = newKeychain(o.AWS, o.Getenv, o.Warn)
 	}
 	if o.UserAgent == "" {
 		o.UserAgent = "pipegen"
@@ -70,9 +82,14 @@ func New(o Options) *Client {
 	c := &Client{
 		transport: newRoundTripper(o),
 		keychain:  o.Keychain,
+		aws:       o.AWS,
+		getenv:    o.Getenv,
 		pushing:   map[string]bool{},
 		accesses:  map[string]*access{},
 		platforms: map[string]Platform{},
+	}
+	if o.Create != nil {
+		c.create = newCreator(*o.Create, o.AWS, o.Getenv)
 	}
 	c.ends = sync.OnceValues(c.newEnds)
 	return c
@@ -104,6 +121,11 @@ type access struct {
 // not kept: the next caller tries again.
 func (c *Client) open(ctx context.Context, ref Reference, push bool) (*http.Client, error) {
 	repository := ref.Repository()
+	if push {
+		if err := c.CreateRepository(ctx, repository, false); err != nil {
+			return nil, err
+		}
+	}
 	c.mu.Lock()
 	if push {
 		c.pushing[repository] = true

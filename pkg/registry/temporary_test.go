@@ -40,31 +40,20 @@ func TestTemporaryCredentials(t *testing.T) {
 	t.Setenv("AWS_CONFIG_FILE", filepath.Join(t.TempDir(), "none"))
 	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", filepath.Join(t.TempDir(), "none"))
 	t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
-	if env, err := TemporaryCredentials(t.Context(), "registry.example"); env != nil || err != nil {
+	if env, err := New(Options{}).TemporaryCredentials(t.Context(), "registry.example"); env != nil || err != nil {
 		t.Errorf("another registry: got %q, %v", env, err)
 	}
 	const host = "123456789012.dkr.ecr.eu-central-1.amazonaws.com"
 	t.Setenv("AWS_ACCESS_KEY_ID", "")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "")
-	if env, err := TemporaryCredentials(t.Context(), host); env != nil || err == nil || !strings.Contains(err.Error(), host) {
+	if env, err := New(Options{}).TemporaryCredentials(t.Context(), host); env != nil || err == nil || !strings.Contains(err.Error(), host) {
 		t.Errorf("no credentials: got %q, %v", env, err)
 	}
 	t.Setenv("AWS_ACCESS_KEY_ID", "key")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "secret")
 	t.Setenv("AWS_SESSION_TOKEN", "token")
 	want := []string{"AWS_ACCESS_KEY_ID=key", "AWS_SECRET_ACCESS_KEY=secret", "AWS_REGION=eu-central-1", "AWS_SESSION_TOKEN=token"}
-	if env, err := TemporaryCredentials(t.Context(), host); err != nil || !slices.Equal(env, want) {
+	if env, err := New(Options{}).TemporaryCredentials(t.Context(), host); err != nil || !slices.Equal(env, want) {
 		t.Errorf("got %q, %v", env, errors.Unwrap(err))
-	}
-}
-
-// A container cannot ask AWS: it gets the password itself.
-func TestPasswords(t *testing.T) {
-	docker(t, `{"auths":{"one.example.org":{"username":"user","password":"pass"}}}`)
-	k, _ := chain(t, nil, awsPassword)
-	got, err := New(Options{Keychain: k}).Passwords(t.Context(), []string{ecrHost, "one.example.org", "two.example.org"})
-	want := `{"auths":{"` + ecrHost + `":{"username":"AWS","password":"token","auth":"QVdTOnRva2Vu"},"one.example.org":{"username":"user","password":"pass","auth":"dXNlcjpwYXNz"}}}`
-	if err != nil || string(got) != want {
-		t.Errorf("got  %s, %v\nwant %s", got, err, want)
 	}
 }

@@ -58,17 +58,15 @@ type roundTripper struct {
 }
 
 func newRoundTripper(o Options) *roundTripper {
-	base := o.Transport
-	if base == nil {
-		base = newBase()
+	if o.Transport == nil {
+		o.Transport = NewTransport()
 	}
-	rps := o.RPS
-	if rps <= 0 {
-		rps = defaultRPS
+	if o.Budget == nil {
+		o.Budget = NewBudget(o.RPS)
 	}
 	return &roundTripper{
-		base:       base,
-		budget:     rate.NewLimiter(rate.Limit(rps), max(1, int(2*rps))),
+		base:       o.Transport,
+		budget:     o.Budget,
 		insecure:   o.Insecure,
 		userAgent:  o.UserAgent,
 		patience:   cmp.Or(o.Patience, defaultPatience),
@@ -77,9 +75,18 @@ func newRoundTripper(o Options) *roundTripper {
 	}
 }
 
-// newBase is like http.DefaultTransport, but keeps as many idle connections to
-// one host as are used at once.
-func newBase() *http.Transport {
+// NewBudget gives the right to send rps requests a second, and twice as many
+// at once; 0 or less: 50. Clients that share it send no more together.
+func NewBudget(rps float64) *rate.Limiter {
+	if rps <= 0 {
+		rps = defaultRPS
+	}
+	return rate.NewLimiter(rate.Limit(rps), max(1, int(2*rps)))
+}
+
+// NewTransport is like http.DefaultTransport, proxies of the environment
+// included, but keeps as many idle connections to one host as are used at once.
+func NewTransport() *http.Transport {
 	dialer := &net.Dialer{Timeout: 15 * time.Second, KeepAlive: 30 * time.Second}
 	return &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
@@ -106,7 +113,9 @@ func (t *roundTripper) plainAllowed(host string) bool {
 	return false
 }
 
-// RoundTrip sends a request, again if need be, within the budget. Statuses
+// RoundTrip sends a request, again if need be, within the budget: after 429,
+// 408 and 5xx, and when a connection broke, for as long as its patience lasts;
+// after other statuses of 4xx never. Statuses
 // that are left after the last attempt are returned as they are.
 func (t *roundTripper) RoundTrip(in *http.Request) (*http.Response, error) {
 	if err := t.refuse(in); err != nil {
@@ -197,7 +206,7 @@ func (t *roundTripper) attempt(in *http.Request) (*http.Response, error) {
 	}
 	resp.Request = in
 	resp.Body = &watched{
-		ReadCloser: resp.Body,
+		ReadCloser: bounded(in, resp.Body),
 		before:     func() { watch.Reset(t.silence) },
 		after: func(err error) error {
 			watch.Stop()
@@ -209,6 +218,44 @@ func (t *roundTripper) attempt(in *http.Request) (*http.Response, error) {
 		closed: func() { watch.Stop(); cancel(nil) },
 	}
 	return resp, nil
+}
+
+// maxAnswer bounds all that a registry answers but blobs, in bytes: more than
+// the largest manifest and than a page of tags.
+const maxAnswer = 8 << 20
+
+// errEndless ends a body that is longer than anything a registry says.
+var errEndless = fmt.Errorf("the registry's answer has more than %d bytes", maxAnswer)
+
+// bounded keeps a body from being endless; how long a blob may be its reader
+// knows.
+func bounded(in *http.Request, body io.ReadCloser) io.ReadCloser {
+	first := in
+	for first.Response != nil && first.Response.Request != nil {
+		first = first.Response.Request // what led here
+	}
+	if first.Method == http.MethodGet && strings.Contains(first.URL.Path, "/blobs/") {
+		return body
+	}
+	return &boundedBody{body, maxAnswer}
+}
+
+type boundedBody struct {
+	io.ReadCloser
+	left int64
+}
+
+func (b *boundedBody) Read(p []byte) (int, error) {
+	if b.left <= 0 {
+		var one [1]byte
+		if n, err := b.ReadCloser.Read(one[:]); n == 0 {
+			return 0, err
+		}
+		return 0, errEndless
+	}
+	n, err := b.ReadCloser.Read(p[:min(int64(len(p)), b.left)])
+	b.left -= int64(n)
+	return n, err
 }
 
 // watched is a body that tells when it is read.
@@ -245,6 +292,8 @@ func again(in *http.Request, out *http.Response, err error) bool {
 		switch out.StatusCode {
 		case http.StatusTooManyRequests, http.StatusServiceUnavailable:
 			return true
+		case http.StatusRequestTimeout: // RFC 9110, 15.5.9: the client may repeat it
+			return repeatable
 		}
 		// 501 and 505 to 511 say that the request itself is not understood.
 		return repeatable && out.StatusCode >= 500 && out.StatusCode <= 504 && out.StatusCode != http.StatusNotImplemented

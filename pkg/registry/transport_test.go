@@ -393,9 +393,9 @@ func TestErrorsAreOneLine(t *testing.T) {
 	}{
 		{"refused", impatient(Options{}), strings.TrimPrefix(closed.URL, "http://"), "connection refused", "running"},
 		{"unknown host", dns, "registry.example.org", "unknown host registry.example.org", "DNS"},
-		{"authority", impatient(Options{}), tlsServer.Host, "unknown authority", "SSL_CERT_FILE"},
+		{"authority", impatient(Options{}), tlsServer.Host, "unknown authority", "LOCAL_CA_CERTIFICATE"},
 		{"denied", impatient(Options{}), denied.Host, "403 Forbidden: DENIED: no access", "credentials"},
-		{"denied without credentials", impatient(Options{Keychain: newKeychain(func(string) string { return "" }, nil)}), denied.Host, "403", "no credentials for " + denied.Host},
+		{"denied without credentials", impatient(Options{Keychain: newKeychain(AWS{}, func(string) string { return "" }, nil)}), denied.Host, "403", "no credentials for " + denied.Host},
 		{"garbage", impatient(Options{}), garbage.Host, "400 Bad Request: <html> xxx", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

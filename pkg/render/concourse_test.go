@@ -83,10 +83,11 @@ func concourseCheckouts() map[string]checkout {
 		"odd": checkout{
 			"pipegen.yaml":       "layout: git\nrebuild_all: [\"ci/{a,b}/**\", \"*.lock\"]\nignore: [\"**/README.md\", \"docs/*.md\", \"_notes/**\", \"**/*.txt\", LICENSE]\ndefaults: {timeout: 45m}\nrunners: {linux/amd64: {concourse: [big, \"a: b\", \"yes\"]}}\n",
 			"rebuild-weekly.txt": "x/**\n",
-		}.with(project("x/My App; $(id)", "name: MyApp\nwatch: [\"a?c/**/[x-z]*.go\"]\n", "FROM scratch\n")).
+		}.with(project("x/My App; $(id)", "name: my.app\nwatch: [\"a?c/**/[x-z]*.go\"]\n", "FROM scratch\n")).
 			with(project("x", "name: \"1st\"\n", "FROM scratch\n")).
 			with(project("x/y", "name: weekly\nbuilder_image: docker.io/tools/builder@sha256:"+strings.Repeat("a", 64)+"\n", "FROM scratch\n")).
-			with(project("z", "name: _z\nbuilder_image: 123456789012.dkr.ecr.eu-central-1.amazonaws.com/images:builder\n", "FROM scratch\n")),
+			with(project("z", "name: z--z\nbuilder_image: 123456789012.dkr.ecr.eu-central-1.amazonaws.com/images:builder\n", "FROM scratch\n")),
+		"names": settings.with(project("x/My App", "name: MyApp\n", "FROM scratch\n")).with(project("z", "name: _z\n", "FROM scratch\n")),
 		"secrets": settings.with(checkout{
 			"projects/tool/build-config.yaml": "upstream_repo: https://git.example/tool\nupstream_ref: v1\nupstream_auth: {token_env: GIT_TOKEN}\nsecrets: [{id: key, env: NPM_TOKEN}]\npre_script: \"true\"\n",
 		}).with(project("projects/app", "depends_on: [tool]\n", "FROM scratch\n")),

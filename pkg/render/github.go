@@ -1,6 +1,7 @@
 package render
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"regexp"
@@ -152,6 +153,9 @@ func newGitHub(p *plan.Plan, o GitHubOptions) (*github, error) {
 	}
 	g.overlaid = secretsNamed(g.overlays[kindBuild], g.overlays[kindManifest])
 	g.signIn = signInFor(o.Registry, images)
+	if t := p.Publish.IDToken; t != nil {
+		g.signIn.aws, g.signIn.role, g.signIn.audience = true, t.Role, cmp.Or(t.Audience, awsAudience)
+	}
 	return g, nil
 }
 

@@ -1,6 +1,7 @@
 package render
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -286,7 +287,7 @@ func (g *github) environment(pairs ...any) *yaml.Node {
 		env.Content = append(env.Content, mapping("ECR_REGISTRY", "${{ vars.ECR_REGISTRY }}").Content...)
 	}
 	if g.signIn.aws {
-		env.Content = append(env.Content, mapping("AWS_ROLE_ARN", "${{ vars.AWS_ROLE_ARN }}", "AWS_REGION", "${{ vars.AWS_REGION }}").Content...)
+		env.Content = append(env.Content, mapping("AWS_ROLE_ARN", cmp.Or(g.signIn.role, "${{ vars.AWS_ROLE_ARN }}"), "AWS_REGION", "${{ vars.AWS_REGION }}").Content...)
 	}
 	env.Content = append(env.Content, mapping(pairs...).Content...)
 	return env

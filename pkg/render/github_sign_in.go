@@ -1,6 +1,7 @@
 package render
 
 import (
+	"net/url"
 	"slices"
 	"strings"
 
@@ -14,6 +15,8 @@ const dockerVariable = "PIPEGEN_DOCKER_CONFIG"
 // GitHub gives them.
 type githubSignIn struct {
 	aws bool // ECR, by a role
+	// The role; empty: the repository variable AWS_ROLE_ARN. Whom the identity is shown to.
+	role, audience string
 	// GitHub's own registry, by the job's token: for reading, and for publishing.
 	packages, publishes bool
 }
@@ -22,6 +25,7 @@ type githubSignIn struct {
 // does not name may be ECR: that is what ECR_REGISTRY is for.
 func signInFor(registry string, images []string) githubSignIn {
 	s := githubSignIn{
+		audience:  awsAudience,
 		aws:       registry == "" || strings.Contains(registry, "$") || isECR(registry) || slices.ContainsFunc(images, isECR),
 		publishes: isGHCR(registry),
 	}
@@ -61,7 +65,7 @@ func (g *github) signInSteps() []*yaml.Node {
 			"name", "Get an identity for AWS",
 			"if", "env.AWS_ROLE_ARN != ''",
 			"run", `if [ -n "$ACTIONS_ID_TOKEN_REQUEST_URL" ]; then `+
-				`curl --silent --show-error --fail --retry 3 --header @- "$ACTIONS_ID_TOKEN_REQUEST_URL&audience=sts.amazonaws.com" <<< "Authorization: bearer $ACTIONS_ID_TOKEN_REQUEST_TOKEN" `+
+				`curl --silent --show-error --fail --retry 3 --header @- "$ACTIONS_ID_TOKEN_REQUEST_URL&audience=`+url.QueryEscape(g.signIn.audience)+`" <<< "Authorization: bearer $ACTIONS_ID_TOKEN_REQUEST_TOKEN" `+
 				`| jq --exit-status --raw-output .value | install -D -m 600 /dev/stdin "$RUNNER_TEMP/pipegen/aws-token" `+
 				`&& echo "AWS_WEB_IDENTITY_TOKEN_FILE=$RUNNER_TEMP/pipegen/aws-token" >> "$GITHUB_ENV"; fi`,
 		))

@@ -52,6 +52,10 @@ func PublishedMarkdown(published []plan.Published) []byte {
 	var b strings.Builder
 	for i := range published {
 		pub := &published[i]
+		if pub.Digest == "" {
+			fmt.Fprintf(&b, "**%s** pushes no image.\n\n", markdown(pub.Name))
+			continue
+		}
 		fmt.Fprintf(&b, "**%s** %s\n\n", markdown(pub.Name), markdown(pub.Repository+"@"+pub.Digest))
 		for _, tag := range pub.Tags {
 			fmt.Fprintf(&b, "- %s\n", markdown(tag))
@@ -60,6 +64,7 @@ func PublishedMarkdown(published []plan.Published) []byte {
 			fmt.Fprintf(&b, "- left %s: %s\n", markdown(kept.Tag), markdown(kept.Reason))
 		}
 		b.WriteString("\n")
+		b.Write(PublishedMarkdown(pub.Parts))
 	}
 	return []byte(b.String())
 }

@@ -1,6 +1,7 @@
 package render
 
 import (
+	"cmp"
 	"fmt"
 	"path"
 	"strconv"
@@ -24,6 +25,7 @@ type gitlabJob struct {
 	needs         *yaml.Node
 	when          string
 	variables     *yaml.Node
+	identities    *yaml.Node // tokens by which the job shows who it is
 	trigger       string // file of the pipeline that it starts
 	script        string
 	timeout       time.Duration
@@ -62,7 +64,7 @@ func (j gitlabJob) node() *yaml.Node {
 	}
 	return mapping(
 		"extends", j.extends, "stage", j.stage, "image", image, "tags", tags, "interruptible", interruptible, "needs", j.needs, "when", j.when,
-		"variables", j.variables, "trigger", trigger, "script", script, "timeout", timeout, "retry", retry,
+		"variables", j.variables, "id_tokens", j.identities, "trigger", trigger, "script", script, "timeout", timeout, "retry", retry,
 		"resource_group", j.resourceGroup, "artifacts", j.artifacts)
 }
 
@@ -115,19 +117,41 @@ func indexOf(name string) string { return "indexes/" + name + ".json" }
 // manifestTemplate is what jobs that publish an image extend.
 func (r *gitlabRendering) manifestTemplate() gitlabJob {
 	j := r.light("publish", `pipegen manifest "$PIPEGEN_NAME" --plan "$PIPEGEN_PLAN" --metadata-dir "$PIPEGEN_METADATA_DIR"`)
-	j.timeout = publishTimeout
+	j.timeout, j.identities = publishTimeout, r.identities(true)
 	// Two pipelines do not move the tags of one image at the same time.
 	j.resourceGroup = "pipegen/$PIPEGEN_NAME"
 	j.artifacts = r.keep("", indexOf("$PIPEGEN_NAME"))
 	return j
 }
 
+// identities are the tokens of a job that uses registries: for AWS, and where
+// it publishes for signing too (https://docs.gitlab.com/ci/yaml/#id_tokens).
+func (r *gitlabRendering) identities(publishes bool) *yaml.Node {
+	var tokens []any
+	if t := r.plan.Publish.IDToken; t != nil {
+		tokens = append(tokens, awsToken, mapping("aud", cmp.Or(t.Audience, awsAudience)))
+	}
+	if s := r.plan.Publish.Sign; publishes && s != nil && s.Keyless {
+		tokens = append(tokens, s.TokenVariable(), mapping("aud", s.TokenAudience()))
+	}
+	if len(tokens) == 0 {
+		return nil
+	}
+	return mapping(tokens...)
+}
+
+const (
+	// awsToken is the variable that package registry takes the token from.
+	awsToken    = "AWS_ID_TOKEN" //nolint:gosec // the name of a variable
+	awsAudience = "sts.amazonaws.com"
+)
+
 // publishedTemplate is what jobs extend that look up what another pipeline of
 // the same plan published.
 func (c *gitlabChild) publishedTemplate() gitlabJob {
 	j := c.light("build", `pipegen published "$PIPEGEN_NAMES" --plan "$PIPEGEN_PLAN" --metadata-dir "$PIPEGEN_METADATA_DIR"`)
 	j.needs = list(c.handed)
-	j.timeout = publishTimeout
+	j.timeout, j.identities = publishTimeout, c.identities(false)
 	return j
 }
 
@@ -139,7 +163,8 @@ func (c *gitlabChild) buildTemplate(b *plan.Build) (gitlabJob, error) {
 	j := gitlabJob{
 		stage: "build", image: imageOr(b.BuilderImage), tags: b.RunsOn.GitLab, interruptible: c.interruptible, needs: list(c.handed),
 		script: `pipegen build "$PIPEGEN_BUILD" --plan "$PIPEGEN_PLAN" --metadata-dir "$PIPEGEN_METADATA_DIR"`, retry: true,
-		artifacts: c.keep("always", "builds/$PIPEGEN_BUILD.json", "builds/$PIPEGEN_BUILD.log"),
+		identities: c.identities(false),
+		artifacts:  c.keep("always", "builds/$PIPEGEN_BUILD.json", "builds/$PIPEGEN_BUILD.log"),
 	}
 	if b.Files() {
 		j.artifacts = c.keep("always", "builds/$PIPEGEN_BUILD.json", "builds/$PIPEGEN_BUILD.log", "outputs/$PIPEGEN_BUILD/")

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"io"
+	"math"
+	"net/http"
+	"slices"
+	"strconv"
+	"sync"
+
+	"github.com/spf13/pflag"
+	"golang.org/x/time/rate"
+
+	"github.com/pipegen/pipegen/pkg/config"
+	"github.com/pipegen/pipegen/pkg/failure"
+	"github.com/pipegen/pipegen/pkg/plan"
+	"github.com/pipegen/pipegen/pkg/registry"
+	"github.com/pipegen/pipegen/pkg/runner"
+)
+
+// network is what all clients of registries in this process share:
+// connections, and the budget of requests.
+type network struct {
+	rps float64 // 0: the default
+
+	once      sync.Once
+	transport *http.Transport
+	budget    *rate.Limiter
+}
+
+const rpsVariable = "PIPEGEN_REGISTRY_RPS"
+
+func (n *network) flags(flags *pflag.FlagSet) {
+	flags.Float64Var(&n.rps, "registry-rps", 0, "requests a second to registries, with bursts of twice as many (default: $"+rpsVariable+", else 50)")
+}
+
+// check judges the budget that the flag or the environment asks for.
+func (n *network) check(flags *pflag.FlagSet, getenv func(string) string) error {
+	if flags.Changed("registry-rps") {
+		if !sensible(n.rps) {
+			return failure.Input("--registry-rps %v: want a number above 0", n.rps)
+		}
+		return nil
+	}
+	value := getenv(rpsVariable)
+	if value == "" {
+		return nil
+	}
+	rps, err := strconv.ParseFloat(value, 64)
+	if err != nil || !sensible(rps) {
+		return failure.Input("%s=%q: want a number above 0", rpsVariable, value)
+	}
+	n.rps = rps
+	return nil
+}
+
+func sensible(rps float64) bool { return rps > 0 && rps <= math.MaxInt32 }
+
+// registryClient gives access to registries as publish says; insecure are
+// further ones that may be reached over plain HTTP.
+func (a *app) registryClient(publish config.Publish, insecure ...string) *registry.Client {
+	n := &a.network
+	n.once.Do(func() { n.transport, n.budget = registry.NewTransport(), registry.NewBudget(n.rps) })
+	o := registry.Options{
+		Insecure: append(slices.Clone(insecure), publish.Insecure...), Getenv: a.getenv, UserAgent: "pipegen/" + version, Warn: a.warn,
+		Transport: n.transport, Budget: n.budget, AWS: registry.AWS{Registries: map[string]registry.AWSAccess{}},
+	}
+	if publish.IDToken != nil {
+		o.AWS.Role = publish.IDToken.Role
+	}
+	for host, access := range publish.Registries {
+		o.AWS.Registries[host] = registry.AWSAccess(access)
+	}
+	if create := publish.CreateRepository; create != nil {
+		o.Create = &registry.Creation{
+			Encryption: create.Encryption, KMSKey: create.KMSKey, Immutable: create.Immutable,
+			MutableTags: create.MutableTags, ScanOnPush: create.ScanOnPush,
+		}
+		if create.LifecyclePolicy != nil {
+			o.Create.LifecyclePolicy = *create.LifecyclePolicy
+		}
+	}
+	return registry.New(o)
+}
+
+// createRepositories makes the repositories that a build writes to, where the
+// plan asks for that: engines make none.
+func createRepositories(ctx context.Context, client *registry.Client, b *plan.Build) error {
+	if b.Pushes() {
+		if err := client.CreateRepository(ctx, b.Destination, false); err != nil {
+			return err
+		}
+	}
+	if c := b.Cache; c != nil && c.Enable && c.Repo != "" && (c.Type == "" || c.Type == "registry") {
+		return client.CreateRepository(ctx, b.Cache.Repo, true)
+	}
+	return nil
+}
+
+// creating makes the repositories of a build before it.
+type creating struct {
+	runner.Builder
+	client *registry.Client
+}
+
+func (c creating) Build(ctx context.Context, img *plan.Image, b *plan.Build, log io.Writer) (plan.Result, error) {
+	if err := createRepositories(ctx, c.client, b); err != nil {
+		return plan.Result{}, err
+	}
+	return c.Builder.Build(ctx, img, b, log)
+}
