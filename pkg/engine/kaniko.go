@@ -35,34 +35,14 @@ var reserved = []string{
 	"oci-layout-path", "help", "h",
 }
 
-// check refuses keys and flags that no executor of Kaniko has.
+// check refuses a cache and flags that no executor of Kaniko has. Keys for
+// other engines have no effect, as validating and planning warn.
 func (*kaniko) check(b *plan.Build) error {
 	refuse := func(format string, args ...any) error {
 		return failure.Input("build %s: engine kaniko %s", b.ID, fmt.Sprintf(format, args...))
 	}
-	var refused []error
-	for key, is := range map[string]bool{
-		"frontend": b.Frontend != "" && b.Frontend != "dockerfile.v0", "frontend_opts": len(b.FrontendOpts) > 0,
-		"contexts": len(b.Contexts) > 0, "output_opts": len(b.OutputOpts) > 0, "ssh": len(b.SSH) > 0,
-	} {
-		if is {
-			refused = append(refused, refuse("has no %s", key))
-		}
-	}
-	if c := b.Cache; c != nil && c.Enable {
-		if c.Type != "" && c.Type != "registry" {
-			refused = append(refused, refuse("has no cache of type %s", c.Type))
-		}
-		if c.Mode != "" {
-			refused = append(refused, refuse("has no cache.mode"))
-		}
-		if c.Path != "" {
-			refused = append(refused, refuse("has no cache.path"))
-		}
-	}
-	if len(refused) > 0 {
-		slices.SortFunc(refused, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
-		return failure.WithHint(errors.Join(refused...), "engine: buildkit has it")
+	if c := b.Cache; c != nil && c.Enable && c.Type != "" && c.Type != "registry" {
+		return failure.WithHint(refuse("has no cache of type %s", c.Type), "engine: buildkit has it")
 	}
 	for _, s := range b.Secrets {
 		if strings.ContainsAny(s.ID, "/\\") {

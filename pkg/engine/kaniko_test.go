@@ -116,15 +116,11 @@ func TestKanikoRefuses(t *testing.T) {
 		{"cache", func(b *plan.Build) { b.Cache = &config.Cache{Enable: true, Type: "registry"} }, ""},
 		{"cache that is off", func(b *plan.Build) { b.Cache = &config.Cache{Type: "local", Path: "x", Mode: "max"} }, ""},
 		{"inline cache", func(b *plan.Build) { b.Cache = &config.Cache{Enable: true, Type: "inline"} }, "app@amd64: engine kaniko has no cache of type inline"},
-		{"local cache", func(b *plan.Build) { b.Cache = &config.Cache{Enable: true, Type: "local", Path: "x"} },
-			"build app@amd64: engine kaniko has no cache of type local\nbuild app@amd64: engine kaniko has no cache.path"},
-		{"cache mode", func(b *plan.Build) { b.Cache = &config.Cache{Enable: true, Mode: "max"} }, "has no cache.mode"},
-		{"frontend", func(b *plan.Build) { b.Frontend = "gateway.v0" }, "has no frontend"},
-		{"default frontend", func(b *plan.Build) { b.Frontend = "dockerfile.v0" }, ""},
-		{"frontend options", func(b *plan.Build) { b.FrontendOpts = map[string]string{"a": "b"} }, "has no frontend_opts"},
-		{"contexts", func(b *plan.Build) { b.Contexts = map[string]string{"a": "b"} }, "has no contexts"},
-		{"output options", func(b *plan.Build) { b.OutputOpts = map[string]string{"a": "b"} }, "has no output_opts"},
-		{"ssh", func(b *plan.Build) { b.SSH = []config.SSH{{}} }, "has no ssh"},
+		{"local cache", func(b *plan.Build) { b.Cache = &config.Cache{Enable: true, Type: "local", Path: "x"} }, "has no cache of type local"},
+		{"keys of other engines", func(b *plan.Build) {
+			b.Frontend, b.FrontendOpts, b.Contexts, b.OutputOpts = "gateway.v0", map[string]string{"a": "b"}, map[string]string{"a": "b"}, map[string]string{"a": "b"}
+			b.SSH, b.Cache = []config.SSH{{}}, &config.Cache{Enable: true, Mode: "max"}
+		}, ""},
 		{"secret with a path for an id", func(b *plan.Build) { b.Secrets = []config.Secret{{ID: "../s", Env: "S"}} }, "slash in its id: ../s"},
 		{"secret for a script", func(b *plan.Build) { b.PostScript, b.Secrets = "x", []config.Secret{{ID: "s", Env: "S"}} }, ""},
 		{"force", func(b *plan.Build) { b.EngineArgs = []string{"--force"} }, "--force is pipegen's to set"},

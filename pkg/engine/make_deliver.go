@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -101,9 +102,7 @@ func (b *building) labelled(f archive.Found) (archive.Found, error) {
 	if config.Labels == nil {
 		config.Labels = map[string]string{}
 	}
-	for k, v := range labels(b.Prepared) {
-		config.Labels[k] = v
-	}
+	maps.Copy(config.Labels, labels(b.Prepared))
 	f.Image, err = mutate.Config(f.Image, config)
 	return f, err
 }
@@ -112,8 +111,7 @@ func (b *building) labelled(f archive.Found) (archive.Found, error) {
 // earlier attempt at this very build has put there, that one's image is taken.
 func (b *building) push(ctx context.Context, repository, ref string, f *archive.Found, d registry.Descriptor) (registry.Descriptor, error) {
 	pushed, err := b.Job.Registry.Push(ctx, ref, f.Image, f.Index)
-	var immutable *registry.ImmutableError
-	if !errors.As(err, &immutable) {
+	if _, immutable := errors.AsType[*registry.ImmutableError](err); !immutable {
 		if err == nil && pushed.Digest != d.Digest {
 			err = fmt.Errorf("the registry holds %s, not %s", pushed.Digest, d.Digest)
 		}

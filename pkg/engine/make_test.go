@@ -284,7 +284,7 @@ func TestMakeLabels(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer a.Close()
+	defer a.Close() //nolint:errcheck // only read from
 	if got, err := a.Images()[0].Image.Digest(); err != nil || got.String() != r.Digest {
 		t.Errorf("image.tar holds %s, %v; pushed was %s", got, err, r.Digest)
 	}
@@ -413,7 +413,7 @@ func TestMakeAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer a.Close()
+	defer a.Close() //nolint:errcheck // only read from
 	if got, err := a.Images()[0].Image.Digest(); err != nil || got.String() != first.Digest {
 		t.Errorf("the layout holds %s, %v", got, err)
 	}
