@@ -1,6 +1,7 @@
 package archive_test
 
 import (
+	"archive/tar"
 	"bytes"
 	"errors"
 	"io"
@@ -133,6 +134,8 @@ func TestRoundTrips(t *testing.T) {
 			if !bytes.Equal(read(t, path("oci.tar")), read(t, path("oci2.tar"))) {
 				t.Error("the same image gave other bytes")
 			}
+			fixed(t, path("oci.tar"))
+			fixed(t, path("docker.tar"))
 			if err := archive.WriteDockerTar(ctx, path("docker2.tar"), openOne(t, path("layout")).Image, ref); err != nil {
 				t.Fatal(err)
 			}
@@ -148,6 +151,25 @@ func TestRoundTrips(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// fixed fails if a tar tells when or by whom it was written.
+func fixed(t testing.TB, path string) {
+	t.Helper()
+	in := tar.NewReader(bytes.NewReader(read(t, path)))
+	for before := ""; ; {
+		h, err := in.Next()
+		if errors.Is(err, io.EOF) {
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h.ModTime.Unix() != 0 || h.Uid != 0 || h.Uname != "" || h.Name <= before {
+			t.Errorf("%s is of %v, %d %q, after %s", h.Name, h.ModTime, h.Uid, h.Uname, before)
+		}
+		before = h.Name
 	}
 }
 

@@ -170,6 +170,7 @@ func TestUnpackHostile(t *testing.T) {
 		"hard link to nothing":      {{hardlink("a", "etc/passwd")}},
 		"hard link through a link":  {{symlink("l", ".."), hardlink("a", "l/outside")}},
 		"hard link through abs":     {{symlink("l", "/"), hardlink("a", "l/etc/passwd")}},
+		"hard link through inner":   {{file("d/x", "1"), symlink("l", "d"), hardlink("a", "l/x")}},
 		"hard link to directory":    {{dir("d/", 0o755), hardlink("a", "d")}},
 		"hard link to the root":     {{hardlink("a", ".")}},
 		"whiteout of the parent":    {{file("d/a", "1")}, {file("d/.wh...", "")}},

@@ -52,7 +52,7 @@ func TestLayoutGit(t *testing.T) {
 		name  string
 		setup func(dir string)
 		env   map[string]string // HEAD is the revision that is asked for
-		want  string // SHA stands for the commit
+		want  string            // SHA stands for the commit
 	}{
 		{"a branch", func(string) {}, nil, "main.SHA main latest"},
 		{"one with a slash", func(d string) { git(d, "checkout", "-qb", "feature/y") }, nil, "feature-y.SHA feature-y latest main"},
@@ -76,7 +76,10 @@ func TestLayoutGit(t *testing.T) {
 			git("", "clone", "-q", "--single-branch", "--branch", "feature/x", url, d)
 			git(d, "checkout", "-q", git(d, "rev-parse", "HEAD"))
 		}, map[string]string{"PIPEGEN_CI": "concourse"}, "feature-x.SHA feature-x latest main"},
-		{"a branch that is not checked out", func(d string) { git(d, "branch", "other", "origin/feature/x"); git(d, "branch", "third", "origin/feature/x") },
+		{"a branch that is not checked out", func(d string) {
+			git(d, "branch", "other", "origin/feature/x")
+			git(d, "branch", "third", "origin/feature/x")
+		},
 			map[string]string{"HEAD": "other"}, "other.SHA other latest main"},
 		{"a commit that is not checked out", func(d string) { git(d, "branch", "other", "origin/feature/x") },
 			map[string]string{"HEAD": "main~1"}, "SHA.SHA SHA latest main"},
@@ -90,7 +93,7 @@ func TestLayoutGit(t *testing.T) {
 			tt.setup(dir)
 			checkout, err := Open(t.Context(), Request{
 				Dir: filepath.Join(root, dir), Getenv: func(name string) string { return tt.env[name] }, ReadFile: os.ReadFile,
-				Now:    func() time.Time { return planTime }, Head: tt.env["HEAD"],
+				Now: func() time.Time { return planTime }, Head: tt.env["HEAD"],
 				Client: func(config.Publish) *registry.Client { return registry.New(registry.Options{}) },
 			})
 			if err != nil {

@@ -1,7 +1,6 @@
 package plan
 
 import (
-	"context"
 	"fmt"
 	"regexp"
 	"slices"
@@ -100,22 +99,22 @@ func isSuffix(s string) bool {
 	return false
 }
 
-// Known gives the images of these names, all if there are none, sorted by
+// KnownImages gives the images of these names, all if there are none, sorted by
 // name. What a project's own build made beside its image, PROJECT-PART, is known
-// by its name alone. Errors are those of Load, and failure.ErrInput for a name
-// that no project has or if there is no registry.
-func (c *Checkout) Known(ctx context.Context, names []string) ([]Known, error) {
-	if err := c.Load(ctx); err != nil {
-		return nil, err
-	}
-	if c.Registry == "" {
+// by its name alone. The error is failure.ErrInput for a name that no project
+// has, and where there is no registry.
+func KnownImages(cfg *config.Repository, registry string, names []string) ([]Known, error) {
+	if registry == "" {
 		return nil, failure.WithHint(failure.Input("there is no registry to ask"),
 			"set --registry, $PIPEGEN_REGISTRY, registry in pipegen.yaml, or $ECR_REGISTRY")
 	}
-	n := naming{registry: c.Registry, layout: c.Config.Pipegen.Layout}
+	if err := checkRegistry(registry); err != nil {
+		return nil, err
+	}
+	n := naming{registry: registry, layout: cfg.Pipegen.Layout}
 	var all []Known
 	var makers, every []string
-	for _, p := range c.Config.Projects {
+	for _, p := range cfg.Projects {
 		for _, img := range p.Images() {
 			k := Known{Name: img.Name, Repository: n.repository(img.Name), Layout: n.layout}
 			for _, t := range img.AdditionalTags {

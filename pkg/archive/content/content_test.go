@@ -30,7 +30,7 @@ func TestVerify(t *testing.T) {
 		"too short":   {"hell", digest, 5, "ends after 4 of 5"},
 		"too long":    {"hello!", digest, 5, "longer than"},
 		"not empty":   {"x", digest, 0, "longer than"},
-		"wrong size":  {"hello", digest, 4, "digest"},
+		"wrong size":  {"hello", digest, 4, "longer than"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
