@@ -236,4 +236,3 @@ func (t *tree) xattrs(f *os.File, h *tar.Header) {
 		}
 	}
 }
-

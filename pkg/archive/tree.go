@@ -12,8 +12,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/pipegen/pipegen/pkg/quote"
 )
 
 // errAbsent says that a path is not there, or leads through something that is

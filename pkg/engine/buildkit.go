@@ -174,10 +174,7 @@ func (k *buildkit) prepare(ctx context.Context, b *building) error {
 			b.log.say("warning: registry_mirrors has no effect on a daemon that runs already: its buildkitd.toml says which it uses")
 		}
 	}
-	for _, m := range b.Job.Build.RegistryMirrors {
-		host, _, _ := strings.Cut(m, "/")
-		b.Hosts = append(b.Hosts, host)
-	}
+	b.Hosts = append(b.Hosts, mirrorHosts(b.Job.Build)...)
 	if err := k.prepareDockerfile(ctx, b); err != nil {
 		return err
 	}

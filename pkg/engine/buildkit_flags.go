@@ -88,8 +88,6 @@ func checkBuildkitCache(b *plan.Build) error {
 		return nil
 	}
 	switch {
-	case c.TTL != "":
-		return failure.WithHint(failure.Input("build %s: cache.ttl: BuildKit keeps no time of a layer", b.ID), "the daemon's garbage collection, or a rule of the registry, removes old ones")
 	case c.Type == "inline" && c.Mode == "max":
 		return failure.Input("build %s: cache.mode: an inline cache cannot hold the layers of all stages", b.ID)
 	case c.Type == "local" && c.Path == "":

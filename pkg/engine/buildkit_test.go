@@ -115,8 +115,7 @@ func TestBuildkitRefuses(t *testing.T) {
 		{"others", func(j *Job) {
 			j.Build.EngineArgs = []string{"--no-cache", "--import-cache", "type=local,src=/x,tag=t", "--allow=network.host"}
 		}, ""},
-		{"ttl", func(j *Job) { j.Build.Cache = &config.Cache{Enable: true, TTL: "24h"} }, "cache.ttl"},
-		{"ttl of no cache", func(j *Job) { j.Build.Cache = &config.Cache{TTL: "24h"} }, ""},
+		{"ttl", func(j *Job) { j.Build.Cache = &config.Cache{Enable: true, TTL: "24h"} }, ""},
 		{"inline max", func(j *Job) { j.Build.Cache = &config.Cache{Enable: true, Type: "inline", Mode: "max"} }, "cache.mode"},
 		{"cache with a tag", func(j *Job) { j.Build.Cache = &config.Cache{Enable: true, Repo: "r.example.org/c:t"} }, "cache.repo"},
 		{"ssh twice", func(j *Job) { j.Build.SSH = []config.SSH{{}, {ID: "default"}} }, "default is there twice"},

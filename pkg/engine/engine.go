@@ -67,7 +67,7 @@ type Registry interface {
 	Get(ctx context.Context, ref string) (registry.Descriptor, []byte, error)
 	Config(ctx context.Context, repository string, manifest []byte) (registry.Config, error)
 	DockerConfig(ctx context.Context, hosts []string) ([]byte, error)
-	Image(ctx context.Context, ref string) (v1.Image, error)
+	Pull(ctx context.Context, ref string) (v1.Image, v1.ImageIndex, error)
 	Push(ctx context.Context, ref string, img v1.Image, idx v1.ImageIndex) (registry.Descriptor, error)
 }
 

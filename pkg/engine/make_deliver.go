@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strings"
 
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 
 	"github.com/pipegen/pipegen/pkg/archive"
@@ -128,13 +127,13 @@ func (b *building) push(ctx context.Context, repository, ref string, f *archive.
 	if e != nil || !b.sameBuild(c) {
 		return held, err
 	}
-	var img v1.Image
+	var found archive.Found
 	if needsLayout(b.Job.Build) {
-		if img, e = b.Job.Registry.Image(ctx, repository+"@"+held.Digest); e != nil {
+		if found.Image, found.Index, e = b.Job.Registry.Pull(ctx, repository+"@"+held.Digest); e != nil {
 			return held, e
 		}
 	}
-	*f = archive.Found{Image: img}
+	*f = found
 	b.log.say(fmt.Sprintf("%s cannot be moved and holds this build already: %s", ref, held.Digest))
 	return held, nil
 }

@@ -268,7 +268,7 @@ func TestMakeLabels(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	img, err := b.Registry.Image(t.Context(), r.Ref)
+	img, _, err := b.Registry.Pull(t.Context(), r.Ref)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -162,11 +162,10 @@ func (b *building) again(ctx context.Context, r *plan.Result) error {
 	}
 	var found archive.Found
 	if needsLayout(b.Job.Build) {
-		img, err := b.Job.Registry.Image(ctx, b.Job.Image.Repository+"@"+r.Digest)
-		if err != nil {
+		var err error
+		if found.Image, found.Index, err = b.Job.Registry.Pull(ctx, b.Job.Image.Repository+"@"+r.Digest); err != nil {
 			return fmt.Errorf("reading what was pushed: %w", err)
 		}
-		found.Image = img
 	}
 	return b.writeOutputs(ctx, r, "", found)
 }

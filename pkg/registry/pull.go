@@ -15,17 +15,10 @@ import (
 	"github.com/pipegen/pipegen/pkg/archive/content"
 )
 
-// Image gives the image at a tag or digest. If there is an index with one image
-// and nothing but attestations beside it, it gives that image. Config and layers
-// are fetched as they are read, as long as ctx lasts, and verified; a
-// transfer that breaks off is continued.
-func (c *Client) Image(ctx context.Context, ref string) (v1.Image, error) {
-	img, _, err := c.Pull(ctx, ref)
-	return img, err
-}
-
-// Pull is Image, and also gives the index with the attestations; nil if there
-// is none.
+// Pull gives the image at a tag or digest. If there is an index with one image
+// and nothing but attestations beside it, it gives that image and the index,
+// else no index. Config and layers are fetched as they are read, as long as ctx
+// lasts, and verified; a transfer that breaks off is continued.
 func (c *Client) Pull(ctx context.Context, ref string) (v1.Image, v1.ImageIndex, error) {
 	const op = "reading"
 	r, err := parseManifest(ref)
