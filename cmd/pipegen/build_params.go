@@ -152,7 +152,7 @@ func (t taskOutputs) finish(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	defer a.Close()
+	defer a.Close() //nolint:errcheck // only read from
 	img := a.Images()[0].Image
 	digest, err := img.ConfigName()
 	if err != nil {

@@ -75,6 +75,16 @@ func makeEnv(j *Job, image string) map[string]string {
 	env := map[string]string{
 		"PROJECT": project(j), "IMAGE": image, "PLATFORM": j.Build.Platform, "BUILD_ARGS": args,
 	}
+	// How to build images: addresses of daemons, and BuildKit's client, beside
+	// which its daemon is looked for.
+	for _, name := range []string{"BUILDKIT_HOST", "BUILDKITD_FLAGS", "DOCKER_HOST"} {
+		if value := j.Getenv(name); value != "" {
+			env[name] = value
+		}
+	}
+	if program, err := FindBuildctl(j.Getenv); err == nil {
+		env["BUILDCTL"] = program
+	}
 	maps.Copy(env, byName)
 	maps.DeleteFunc(env, func(name, _ string) bool {
 		_, own := j.Build.Env[name]

@@ -56,7 +56,7 @@ func (b *building) deliver(ctx context.Context, made outcome) (result plan.Resul
 	if err != nil {
 		return plan.Result{}, fmt.Errorf("reading the image that was built: %w", err)
 	}
-	defer a.Close()
+	defer func() { _ = a.Close() }()
 	images := a.Images()
 	if len(images) != 1 {
 		return plan.Result{}, fmt.Errorf("the build left %d images in place of one", len(images))
