@@ -17,8 +17,8 @@ help: ## show this list
 build: ## build bin/pipegen
 	go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/pipegen ./cmd/pipegen
 
-tools: ## build Kaniko's executor into the cache, where pipegen finds it (minutes the first time)
-	@go run ./test/toolcache/make executor
+tools: ## build Kaniko's executor, buildctl and buildkitd into the cache, where pipegen finds them (minutes the first time)
+	@go run ./test/toolcache/make executor buildctl buildkitd
 
 release: ## cross-compile the binaries of projects/shell and projects/builder
 	go run ./test/release
@@ -27,7 +27,8 @@ builder: build tools release ## publish pipegen's builder image: make builder RE
 	@test -n '$(REGISTRY)' || { echo 'make builder needs REGISTRY=HOST/REPOSITORY' >&2; exit 2; }
 	bin/pipegen run builder --registry '$(REGISTRY)'
 
-demo: build tools ## show the main job on a monorepo of its own, down to a multi-arch index
+demo: build ## show the main job on a monorepo of its own, down to a multi-arch index
+	@go run ./test/toolcache/make executor
 	go run ./test/demo
 
 test: ## run the unit tests; needs Go and git
@@ -38,8 +39,10 @@ lint: $(CACHE)/golangci-lint-$(LINT)/golangci-lint ## check formatting and code
 	go vet ./...
 	go vet -tags e2e ./test/...
 	cd test/tools && go vet ./...
+	cd test/sigstore && go vet ./...
 	$< run --build-tags e2e ./...
 	cd test/tools && $< run ./...
+	cd test/sigstore && $< run ./...
 
 $(CACHE)/golangci-lint-$(LINT)/golangci-lint:
 	GOBIN=$(@D) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT)
@@ -49,6 +52,7 @@ vuln: ## check for known vulnerabilities; needs the internet
 
 e2e: build tools $(CACHE)/act-$(ACT)/act $(CACHE)/act-actions/built $(CACHE)/gitlab-ci-local-$(GITLAB)/node_modules/.bin/gitlab-ci-local ## run the end-to-end suites; installs with apt and npm what they need
 	test/e2e/install
+	cd test/sigstore && go test -count=1 ./...
 	GITLAB_CI_LOCAL=$(lastword $^) ACT=$(CACHE)/act-$(ACT)/act ACT_ACTIONS=$(CACHE)/act-actions go test -tags e2e -count=1 -timeout 30m -v ./test/...
 
 $(CACHE)/gitlab-ci-local-$(GITLAB)/node_modules/.bin/gitlab-ci-local:
@@ -65,7 +69,7 @@ $(CACHE)/act-actions/built: $(wildcard test/e2e/actions/*)
 	mkdir -p $(@D) && cp $^ $(@D)
 	cd $(@D) && npm install --silent --no-audit --no-fund && npm run --silent build && touch $@
 
-bench: build ## measure pipegen against git, as a table
+bench: build tools ## measure pipegen against git and the bare engines, as tables; as root
 	go run ./bench
 
 clean: ## remove what was built in the checkout

@@ -1,7 +1,7 @@
 // Command bench measures pipegen against git, on repositories that it makes,
-// and prints tables and which goals are met. It measures whole processes and
-// gives medians. With arguments it measures only those of monorepo, wide and
-// deep that they name.
+// and against the bare engines, and prints tables and which goals are met. It
+// measures whole processes and gives medians. With arguments it measures only
+// those of monorepo, wide, deep, kaniko and buildkit that they name.
 package main
 
 import (
@@ -42,6 +42,7 @@ func run(ctx context.Context, names []string) error {
 		measure func(context.Context, bench) error
 	}{
 		{"monorepo", monorepos}, {"wide", wideProject}, {"deep", deepHistory},
+		{"kaniko", kanikoOverhead}, {"buildkit", buildkitOverhead},
 	} {
 		if len(names) > 0 && !slices.Contains(names, s.name) {
 			continue

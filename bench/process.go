@@ -28,13 +28,15 @@ type process struct {
 	before func() error
 	// How many lines it must print; 0: any number.
 	lines int
+	// Whether memory is that of the whole tree of processes, each at its peak.
+	tree bool
 }
 
 // sample is what one run took. Memory is the largest of the process and those
-// that it waited for, CPU that of all of them.
+// that it waited for, or of a tree the sum; CPU that of all of them.
 type sample struct {
-	wall, cpu time.Duration
-	memory    int64 // bytes
+	wall, cpu   time.Duration
+	memory, own int64 // bytes; own: of a tree's pipegen
 }
 
 // result is the median of each figure, or why there is none.
@@ -56,8 +58,17 @@ func (p *process) run(ctx context.Context) (sample, error) {
 	var stderr strings.Builder
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	start := time.Now()
-	err := cmd.Run()
+	err := cmd.Start()
+	if err != nil {
+		return sample{}, err
+	}
+	peaks := func() (all, own int64) { return 0, 0 }
+	if p.tree {
+		peaks = watchTree(cmd.Process.Pid)
+	}
+	err = cmd.Wait()
 	s := sample{wall: time.Since(start)}
+	all, own := peaks()
 	if err != nil {
 		first, _, _ := strings.Cut(stderr.String(), "\n")
 		return s, fmt.Errorf("%w: %s", err, first)
@@ -68,6 +79,9 @@ func (p *process) run(ctx context.Context) (sample, error) {
 	s.cpu = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
 	if usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
 		s.memory = usage.Maxrss << 10
+	}
+	if p.tree {
+		s.memory, s.own = all, own
 	}
 	return s, nil
 }
@@ -128,6 +142,7 @@ func median(samples []sample) sample {
 		wall:   middle(samples, func(s sample) time.Duration { return s.wall }),
 		cpu:    middle(samples, func(s sample) time.Duration { return s.cpu }),
 		memory: middle(samples, func(s sample) int64 { return s.memory }),
+		own:    middle(samples, func(s sample) int64 { return s.own }),
 	}
 }
 

@@ -126,6 +126,11 @@ func (t *table) growth(name string) column {
 	})
 }
 
+// difference is what a command takes more of a figure than another.
+func (t *table) difference(name, than string, of func(result) float64) column {
+	return t.each(name, func(i int, r result) float64 { return of(r) - of(t.results[than][i]) })
+}
+
 // ratio is the wall time of a command less the start of pipegen against that
 // of git's.
 func (t *table) ratio(name, git string) column {

@@ -162,8 +162,11 @@ pushes nothing and leaves an archive, a root file system or a digest in
 			if container {
 				return a.buildInContainer(cmd.Context(), w, p, img, b, dir)
 			}
+			if err := a.isolateBuild(job); err != nil {
+				return err
+			}
 			client := a.registryClient(p.Publish)
-			if err := createRepositories(cmd.Context(), client, b); err != nil {
+			if err := createRepositories(cmd.Context(), client, p, b); err != nil {
 				return err
 			}
 			job.Registry = client

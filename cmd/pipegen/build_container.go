@@ -39,7 +39,7 @@ func (a *app) buildInContainer(ctx context.Context, w working, p *plan.Plan, img
 	if err := os.MkdirAll(filepath.Dir(plan.ResultFile(metadata, b.ID)), 0o755); err != nil {
 		return err
 	}
-	if err := createRepositories(ctx, a.registryClient(p.Publish), b); err != nil {
+	if err := createRepositories(ctx, a.registryClient(p.Publish), p, b); err != nil {
 		return err
 	}
 	env, err := a.containerEnv(ctx, p, img, b)
@@ -47,7 +47,7 @@ func (a *app) buildInContainer(ctx context.Context, w working, p *plan.Plan, img
 		return err
 	}
 	mounts, privileged := a.daemonIn(p, b, root)
-	if file := a.getenv("LOCAL_CA_CERTIFICATE"); filepath.IsAbs(file) {
+	if file := a.getenv(localCA); filepath.IsAbs(file) {
 		mounts = append(mounts, file)
 	}
 	config, err := a.containerConfig(ctx, p, b)
@@ -125,7 +125,7 @@ func below(root, file, metadata string) (realRoot, realFile, realMetadata string
 // containerEnv is what pipegen gets in the container: the variables that the
 // build names, the network's, and credentials of AWS where images go to ECR.
 func (a *app) containerEnv(ctx context.Context, p *plan.Plan, img *plan.Image, b *plan.Build) ([]string, error) {
-	names := []string{"BUILDKIT_HOST", "LOCAL_CA_CERTIFICATE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy"}
+	names := []string{"BUILDKIT_HOST", localCA, "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy"}
 	names = append(names, b.Credentials()...)
 	if img.Source != nil && img.Source.Auth != nil {
 		names = append(names, img.Source.Auth.TokenEnv, img.Source.Auth.SSHKeyEnv)

@@ -27,10 +27,24 @@ func (a *app) isolate(cmd *cobra.Command) error {
 	switch {
 	case !runsOthers(cmd):
 		return nil
-	case !a.handed && engine.Contained(a.getenv):
+	case a.handed || !engine.Contained(a.getenv):
+		return engine.AdoptOrphans()
+	case cmd.Flags().NArg() == 0 || cmd.Flag("plan").Value.String() == "-" || a.getenv(localCA) != "":
 		return handOver()
 	}
-	return engine.AdoptOrphans()
+	return nil // isolateBuild knows more
+}
+
+// isolateBuild is isolate for a build of a plan that can be read once more.
+// Where nothing runs beside pipegen there is nothing to hide from.
+func (a *app) isolateBuild(j engine.Job) error {
+	switch {
+	case a.handed || !engine.Contained(a.getenv):
+		return nil
+	case !engine.RunsHere(j):
+		return engine.AdoptOrphans()
+	}
+	return handOver()
 }
 
 // runsOthers says whether a command runs the engine and the scripts of a build

@@ -86,14 +86,14 @@ func (a *app) registryClient(publish config.Publish, insecure ...string) *regist
 
 // createRepositories makes the repositories that a build writes to, where the
 // plan asks for that: engines make none.
-func createRepositories(ctx context.Context, client *registry.Client, b *plan.Build) error {
+func createRepositories(ctx context.Context, client *registry.Client, p *plan.Plan, b *plan.Build) error {
 	if b.Pushes() {
 		if err := client.CreateRepository(ctx, b.Destination, false); err != nil {
 			return err
 		}
 	}
-	if c := b.Cache; c != nil && c.Enable && c.Repo != "" && (c.Type == "" || c.Type == "registry") {
-		return client.CreateRepository(ctx, b.Cache.Repo, true)
+	if cache := p.CacheRepository(b); cache != "" {
+		return client.CreateRepository(ctx, cache, true)
 	}
 	return nil
 }
@@ -102,10 +102,11 @@ func createRepositories(ctx context.Context, client *registry.Client, b *plan.Bu
 type creating struct {
 	runner.Builder
 	client *registry.Client
+	plan   *plan.Plan
 }
 
 func (c creating) Build(ctx context.Context, img *plan.Image, b *plan.Build, log io.Writer) (plan.Result, error) {
-	if err := createRepositories(ctx, c.client, b); err != nil {
+	if err := createRepositories(ctx, c.client, c.plan, b); err != nil {
 		return plan.Result{}, err
 	}
 	return c.Builder.Build(ctx, img, b, log)

@@ -55,7 +55,7 @@ One failed build fails its image alone.`,
 				return err
 			}
 			progress := a.progress(w.metadata)
-			summary := runner.Execute(ctx, made, creating{local, client}, publish, runner.Options{
+			summary := runner.Execute(ctx, made, creating{local, client, made}, publish, runner.Options{
 				Parallel: parallel, Observer: progress,
 			})
 			return summary.Err()

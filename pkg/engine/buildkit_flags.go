@@ -130,7 +130,7 @@ func cacheFlags(p *Prepared) []string {
 			"--import-cache", fields("type=local", "src="+dir),
 		}
 	}
-	ref := cacheRepo(j) + ":" + cacheTag(j.Build.ID)
+	ref := j.Plan.CacheRepository(j.Build) + ":" + cacheTag(j.Build.ID)
 	return []string{
 		// As an image manifest, which is all that ECR takes.
 		"--export-cache", fields(reachable(j, "type=registry", "ref="+ref, mode, "image-manifest=true", "oci-mediatypes=true", "ignore-error=true")...),

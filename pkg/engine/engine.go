@@ -176,6 +176,17 @@ func engineOf(b *plan.Build) (engine, error) {
 	return nil, failure.WithHint(failure.Input("build %s: there is no engine %q", b.ID, b.Engine), "engines are kaniko, buildkit and make")
 }
 
+// RunsHere says whether a build runs what others wrote beside this process:
+// scripts, a project's own make, and the steps of a Dockerfile, unless a BuildKit
+// daemon that runs already keeps them in containers of its own.
+func RunsHere(j Job) bool {
+	if b := j.Build; b.Engine != "buildkit" || b.PreScript != "" || b.PostScript != "" {
+		return true
+	}
+	addresses, err := daemons(&j)
+	return err != nil || len(addresses) == 0
+}
+
 // Argv gives the engine's command line as Run would use it, as far as it can
 // be known without fetching anything. It has no side effects.
 func Argv(_ context.Context, j Job) ([]string, error) {
@@ -198,7 +209,7 @@ func placed(e engine, j *Job, dry bool) (*Prepared, error) {
 	if err := e.check(j.Build); err != nil {
 		return nil, err
 	}
-	p := &Prepared{Job: j, Hosts: hosts(j.Build.Destination, cacheRepo(j))}
+	p := &Prepared{Job: j, Hosts: hosts(j.Build.Destination, j.Plan.CacheRepository(j.Build))}
 	var err error
 	if p.Platform, err = platformOf(j.Build); err != nil {
 		return nil, err

@@ -283,20 +283,6 @@ func kanikoDigest(p *Prepared) (string, error) {
 	return digest, nil
 }
 
-// cacheRepo is the repository of the layer cache; empty: none.
-func cacheRepo(j *Job) string {
-	c := j.Build.Cache
-	switch {
-	case c == nil || !c.Enable:
-		return ""
-	case c.Repo != "":
-		return c.Repo
-	case j.Plan.Layout == "repository":
-		return j.Plan.Registry + "/cache"
-	}
-	return j.Plan.Registry
-}
-
 // insecure says whether a registry is reached over plain HTTP.
 func insecure(host string, allowed []string) bool {
 	name := host

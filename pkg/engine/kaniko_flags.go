@@ -103,7 +103,7 @@ func kanikoCache(j *Job) []string {
 	if c == nil || !c.Enable {
 		return []string{"--cache=false"}
 	}
-	argv := []string{"--cache=true", "--cache-repo=" + cacheRepo(j)}
+	argv := []string{"--cache=true", "--cache-repo=" + j.Plan.CacheRepository(j.Build)}
 	if c.TTL != "" {
 		argv = append(argv, "--cache-ttl="+c.TTL)
 	}

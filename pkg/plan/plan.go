@@ -212,6 +212,21 @@ func (p *Plan) Find(id string) (*Image, *Build, bool) {
 	return nil, nil, false
 }
 
+// CacheRepository gives the repository that keeps the build's layers; empty if
+// none does.
+func (p *Plan) CacheRepository(b *Build) string {
+	c := b.Cache
+	switch {
+	case c == nil || !c.Enable || c.Type != "" && c.Type != "registry":
+		return ""
+	case c.Repo != "":
+		return c.Repo
+	case p.Layout == "repository":
+		return p.Registry + "/cache"
+	}
+	return p.Registry
+}
+
 // Pushes says whether the build pushes an image to its destination.
 func (b *Build) Pushes() bool { return len(b.Outputs) == 0 || slices.Contains(b.Outputs, "image") }
 

@@ -48,7 +48,7 @@ const (
 	roleLife = time.Hour
 	// apiAttempts is how often the API of AWS is asked when it is busy: many
 	// jobs ask it at once.
-	apiAttempts = 8
+	apiAttempts = 5
 )
 
 // ecrName is a host of ECR and what its name says.
@@ -101,8 +101,8 @@ func (a AWS) config(ctx context.Context, host string, getenv func(string) string
 		return aws.Config{}, h, &keychainError{fmt.Errorf("reading the configuration of AWS: %w", err), "check AWS_PROFILE and ~/.aws/config"}
 	}
 	session := cmp.Or(getenv("AWS_ROLE_SESSION_NAME"), "pipegen")
-	if token, role := getenv(tokenVariable), cmp.Or(a.Role, getenv("AWS_ROLE_ARN")); token != "" && role != "" {
-		cfg.Credentials = aws.NewCredentialsCache(stscreds.NewWebIdentityRoleProvider(sts.NewFromConfig(cfg), role, identityToken(token), func(o *stscreds.WebIdentityRoleOptions) {
+	if token, role := identity(getenv), cmp.Or(a.Role, getenv("AWS_ROLE_ARN")); token != nil && role != "" {
+		cfg.Credentials = aws.NewCredentialsCache(stscreds.NewWebIdentityRoleProvider(sts.NewFromConfig(cfg), role, token, func(o *stscreds.WebIdentityRoleOptions) {
 			o.RoleSessionName = session
 		}))
 	}
@@ -120,6 +120,19 @@ func (a AWS) config(ctx context.Context, host string, getenv func(string) string
 		cfg.ConfigSources = append([]any{config.LoadOptions{UseDualStackEndpoint: aws.DualStackEndpointStateEnabled}}, cfg.ConfigSources...)
 	}
 	return cfg, h, nil
+}
+
+// identity finds the token by which this process shows who it is; nil: there
+// is none, or AWS's tools would use something else before it. A file they
+// would read too, but ask for its role nowhere but at the default endpoint.
+func identity(getenv func(string) string) stscreds.IdentityTokenRetriever {
+	if token := getenv(tokenVariable); token != "" {
+		return identityToken(token)
+	}
+	if file := getenv("AWS_WEB_IDENTITY_TOKEN_FILE"); file != "" && getenv("AWS_ACCESS_KEY_ID") == "" && getenv("AWS_PROFILE") == "" {
+		return stscreds.IdentityTokenFile(file)
+	}
+	return nil
 }
 
 // identityToken is a token that is at hand already.

@@ -25,6 +25,7 @@ const (
 // something for a host, for hints and for the engines' configuration.
 type keychain struct {
 	docker authn.Keychain
+	aws    AWS
 	ecr    func(host string) authn.Authenticator
 	getenv func(string) string
 	warn   func(string)
@@ -37,7 +38,7 @@ type keychain struct {
 
 func newKeychain(aws AWS, getenv func(string) string, warn func(string)) *keychain {
 	return &keychain{
-		docker: authn.DefaultKeychain, getenv: getenv, warn: warn,
+		docker: authn.DefaultKeychain, aws: aws, getenv: getenv, warn: warn,
 		ecr: func(host string) authn.Authenticator {
 			return newECR(host, func(ctx context.Context, host string) (*api.Auth, error) { return aws.password(ctx, host, getenv) })
 		},
@@ -62,6 +63,11 @@ func (k *keychain) Resolve(target authn.Resource) (authn.Authenticator, error) {
 // ResolveContext implements authn.ContextKeychain.
 func (k *keychain) ResolveContext(ctx context.Context, target authn.Resource) (authn.Authenticator, error) {
 	host := target.RegistryStr()
+	// The Docker configuration knows no roles: a helper that it names would
+	// answer with the password of somebody else.
+	if _, asked := k.aws.Registries[host]; asked && isECR(host) {
+		return k.found(host, fromECR, k.ecrFor(host)), nil
+	}
 	auth, err := waitFor(ctx, func() (authn.Authenticator, error) { return authn.Resolve(ctx, k.docker, target) })
 	if err == nil && auth != authn.Anonymous {
 		return k.found(host, fromDocker, auth), nil

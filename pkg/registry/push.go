@@ -40,6 +40,9 @@ func (c *Client) Push(ctx context.Context, ref string, img v1.Image, idx v1.Imag
 	if err != nil {
 		return Descriptor{}, err
 	}
+	if err := c.CreateRepository(ctx, r.Repository(), false); err != nil {
+		return Descriptor{}, err
+	}
 	c.WillPush(r.Repository())
 	reg, err := c.reach(ctx, r.Host)
 	if err != nil {

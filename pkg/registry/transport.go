@@ -125,6 +125,17 @@ func (t *roundTripper) RoundTrip(in *http.Request) (*http.Response, error) {
 	if isPing(in) {
 		return t.ping(in)
 	}
+	if in.GetBody != nil {
+		// The library sends a request once more after a token has ended,
+		// whose body is at its end then.
+		body, err := in.GetBody()
+		closeBody(in)
+		if err != nil {
+			return nil, err
+		}
+		in = in.Clone(in.Context())
+		in.Body = body
+	}
 	return t.send(in)
 }
 
@@ -310,7 +321,7 @@ func broken(err error) bool {
 	// The standard library has no values for these.
 	text := err.Error()
 	return strings.Contains(text, "server closed idle connection") || strings.Contains(text, "http2: server sent GOAWAY") ||
-		strings.Contains(text, "connection broken")
+		strings.Contains(text, "connection broken") && !strings.Contains(text, "malformed")
 }
 
 // pause gives the time before the next attempt: the server's Retry-After, or

@@ -276,18 +276,20 @@ func TestRedirects(t *testing.T) {
 			"basic": registrytest.BasicAuth("user", "secret"), "token": registrytest.TokenAuth("user", "secret", func(string) {}),
 		} {
 			other, got := elsewhere()
-			// Another name, since ports do not make another host for cookies and credentials.
-			to := strings.Replace(other.URL, "127.0.0.1", "localhost", 1)
-			s := registrytest.New(t, auth, onManifests(func(_ int, w http.ResponseWriter, r *http.Request) bool {
-				http.Redirect(w, r, to, http.StatusTemporaryRedirect)
-				return true
-			}))
-			c := impatient(Options{Keychain: fixed{&authn.Basic{Username: "user", Password: "secret"}}})
-			if _, raw, err := c.Get(t.Context(), s.Host+"/app:v1"); err != nil || string(raw) != "{}" {
-				t.Errorf("%s: %q, %v", name, raw, err)
-			}
-			if a := got.auth.Load(); a != "" {
-				t.Errorf("%s: credentials followed the redirect: %v", name, a)
+			// Another name, and another port alone: for cookies and the standard
+			// library's credentials that is the same host.
+			for _, to := range []string{strings.Replace(other.URL, "127.0.0.1", "localhost", 1), other.URL} {
+				s := registrytest.New(t, auth, onManifests(func(_ int, w http.ResponseWriter, r *http.Request) bool {
+					http.Redirect(w, r, to, http.StatusTemporaryRedirect)
+					return true
+				}))
+				c := impatient(Options{Keychain: fixed{&authn.Basic{Username: "user", Password: "secret"}}})
+				if _, raw, err := c.Get(t.Context(), s.Host+"/app:v1"); err != nil || string(raw) != "{}" {
+					t.Errorf("%s: %q, %v", name, raw, err)
+				}
+				if a := got.auth.Load(); a != "" {
+					t.Errorf("%s: credentials followed the redirect to %s: %v", name, to, a)
+				}
 			}
 		}
 	})

@@ -74,6 +74,8 @@ func (g *github) signInSteps() []*yaml.Node {
 	switch {
 	case g.signIn.packages:
 		config += ` || format('{{"auths":{{"ghcr.io":{{"username":"{0}","password":"{1}"}}}}}}', github.actor, github.token)`
+	case g.signIn.role != "":
+		config += ` || '{"credsStore":"ecr-login"}'`
 	case g.signIn.aws:
 		config += ` || vars.AWS_ROLE_ARN && '{"credsStore":"ecr-login"}'`
 	}

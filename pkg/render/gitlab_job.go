@@ -26,7 +26,7 @@ type gitlabJob struct {
 	when          string
 	variables     *yaml.Node
 	identities    *yaml.Node // tokens by which the job shows who it is
-	trigger       string // file of the pipeline that it starts
+	trigger       string     // file of the pipeline that it starts
 	script        string
 	timeout       time.Duration
 	retry         bool

@@ -245,12 +245,26 @@ func TestInterrupt(t *testing.T) {
 // sleeping says whether the shell of a RUN step whose text holds mark runs.
 func sleeping(t *testing.T, mark string) bool {
 	t.Helper()
+	return len(sleepers(t, mark)) > 0
+}
+
+// sleepers gives the shells of RUN steps whose text holds mark.
+func sleepers(t *testing.T, mark string) (pids []int) {
+	t.Helper()
 	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return slices.ContainsFunc(lines, func(path string) bool {
+	for _, path := range lines {
 		line, err := os.ReadFile(path)
-		return err == nil && bytes.HasPrefix(line, []byte("/bin/sh\x00-c")) && bytes.Contains(line, []byte(mark))
-	})
+		if err != nil || !bytes.HasPrefix(line, []byte("/bin/sh\x00-c")) || !bytes.Contains(line, []byte(mark)) {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		pids = append(pids, pid)
+	}
+	return pids
 }

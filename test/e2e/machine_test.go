@@ -214,9 +214,21 @@ func execute(t *testing.T, files map[string][]byte, program string, args ...stri
 	return string(out)
 }
 
-// pushBusybox publishes an index :busybox: Debian's static Busybox for amd64, and
-// a file that cannot run for arm64, where nothing is run.
+// pushBusybox publishes an index :busybox in the monorepo's repository.
 func pushBusybox(t *testing.T, m *monorepo.Monorepo) {
+	t.Helper()
+	ref, err := m.Tag("busybox")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.WriteIndex(ref, busybox(t)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// busybox gives an index: Debian's static Busybox for amd64, and a file that
+// cannot run for arm64, where nothing is run.
+func busybox(t *testing.T) v1.ImageIndex {
 	t.Helper()
 	path := program(t, "busybox", "apt-get install busybox-static")
 	binary, err := os.ReadFile(path)
@@ -249,7 +261,9 @@ func pushBusybox(t *testing.T, m *monorepo.Monorepo) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		config := &v1.ConfigFile{OS: "linux", Architecture: arch, Config: v1.Config{Env: []string{"PATH=/bin"}}}
+		config := &v1.ConfigFile{
+			OS: "linux", Architecture: arch, Config: v1.Config{Env: []string{"PATH=/bin"}}, History: []v1.History{{CreatedBy: "e2e"}},
+		}
 		config.RootFS.Type = "layers"
 		if config.RootFS.DiffIDs, err = diffIDs(image); err != nil {
 			t.Fatal(err)
@@ -261,13 +275,7 @@ func pushBusybox(t *testing.T, m *monorepo.Monorepo) {
 			Add: image, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: arch}},
 		})
 	}
-	ref, err := m.Tag("busybox")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := remote.WriteIndex(ref, list); err != nil {
-		t.Fatal(err)
-	}
+	return list
 }
 
 func second(_ int, err error) error { return err }

@@ -1,5 +1,6 @@
-// Package toolcache builds the programs of the module test/tools and keeps
-// them outside the checkout, keyed by the hash of what they are built from.
+// Package toolcache builds the programs of the modules below test/tools and
+// keeps them outside the checkout, keyed by the hash of what they are built
+// from.
 package toolcache
 
 import (
@@ -17,9 +18,11 @@ import (
 	"time"
 )
 
-// Tool is a program that the module test/tools can build.
+// Tool is a program that a module below test/tools can build.
 type Tool struct {
 	Name string
+	// Directory of the module, below test/tools.
+	Module string
 	// Import path of the main package.
 	Package string
 }
@@ -27,16 +30,20 @@ type Tool struct {
 // The tools.
 var (
 	// Executor is Kaniko.
-	Executor = Tool{"executor", "github.com/chainguard-dev/kaniko/cmd/executor"}
+	Executor = Tool{"executor", ".", "github.com/chainguard-dev/kaniko/cmd/executor"}
 	// Shell is a POSIX shell in one static binary.
-	Shell = Tool{"gosh", "mvdan.cc/sh/v3/cmd/gosh"}
+	Shell = Tool{"gosh", ".", "mvdan.cc/sh/v3/cmd/gosh"}
 	// CACerts prints Mozilla's root certificates.
-	CACerts = Tool{"cacerts", "./cacerts"}
+	CACerts = Tool{"cacerts", ".", "./cacerts"}
+	// BuildCtl is BuildKit's client.
+	BuildCtl = Tool{"buildctl", "buildkit", "github.com/moby/buildkit/cmd/buildctl"}
+	// BuildKitD is BuildKit's daemon.
+	BuildKitD = Tool{"buildkitd", "buildkit", "github.com/moby/buildkit/cmd/buildkitd"}
 )
 
 // Named gives the tool of this name.
 func Named(name string) (Tool, bool) {
-	for _, t := range []Tool{Executor, Shell, CACerts} {
+	for _, t := range []Tool{Executor, Shell, CACerts, BuildCtl, BuildKitD} {
 		if t.Name == name {
 			return t, true
 		}
@@ -48,20 +55,20 @@ func Named(name string) (Tool, bool) {
 type Cache struct {
 	// Directory of the tools.
 	Dir string
-	// Directory of the module that builds them.
-	Module string
+	// Directory with the modules that build them: test/tools.
+	Modules string
 	// Gets a line about each tool: how long its build took, or that it was there.
 	Log io.Writer
 }
 
 // Open gives the cache below the user's cache directory, for the checkout at
-// root: pipegen/tools, where pipegen itself looks for Kaniko's executor.
+// root: pipegen/tools, where pipegen itself looks for the engines' programs.
 func Open(root string, log io.Writer) (Cache, error) {
 	user, err := os.UserCacheDir()
 	if err != nil {
 		return Cache{}, fmt.Errorf("finding the cache directory: %w", err)
 	}
-	return Cache{Dir: filepath.Join(user, "pipegen", "tools"), Module: filepath.Join(root, "test", "tools"), Log: log}, nil
+	return Cache{Dir: filepath.Join(user, "pipegen", "tools"), Modules: filepath.Join(root, "test", "tools"), Log: log}, nil
 }
 
 // Root gives the root of pipegen's own checkout: the nearest directory above
@@ -102,7 +109,7 @@ func (c Cache) Build(ctx context.Context, t Tool, arch string) (string, error) {
 	part := filepath.Join(c.Dir, fmt.Sprintf(".%s-%s-%d", t.Name, arch, os.Getpid()))
 	defer os.Remove(part)
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", part, t.Package)
-	cmd.Dir = c.Module
+	cmd.Dir = filepath.Join(c.Modules, t.Module)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch, "GOWORK=off")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("building %s for linux/%s: %w\n%s", t.Name, arch, err, out)
@@ -139,9 +146,10 @@ func (c Cache) Install(ctx context.Context, t Tool) (string, error) {
 // key is a hash over what decides the bytes of a tool.
 func (c Cache) key(t Tool, arch string) (string, error) {
 	h := sha256.New()
+	module := filepath.Join(c.Modules, t.Module)
 	files := []string{"go.mod", "go.sum"}
 	if dir, ok := strings.CutPrefix(t.Package, "./"); ok {
-		own, err := filepath.Glob(filepath.Join(c.Module, dir, "*.go"))
+		own, err := filepath.Glob(filepath.Join(module, dir, "*.go"))
 		if err != nil {
 			return "", err
 		}
@@ -150,7 +158,7 @@ func (c Cache) key(t Tool, arch string) (string, error) {
 		}
 	}
 	for _, name := range files {
-		data, err := os.ReadFile(filepath.Join(c.Module, name))
+		data, err := os.ReadFile(filepath.Join(module, name))
 		if err != nil {
 			return "", err
 		}
