@@ -306,10 +306,17 @@ mkdir -p "$root"/{proc,dev,etc,tmp} "$root$PWD"
 unshare --mount --pid --fork --kill-child bash -ec '
 	root=$1; shift
 	mount --make-rprivate /
+	mount --bind "$root" "$root"
 	mount -t proc proc "$root/proc"
 	mount --rbind /dev "$root/dev"
 	mount --bind "$PWD" "$root$PWD"
 	touch "$root/etc/hosts" && mount --bind /etc/hosts "$root/etc/hosts"
+	if [[ -d $root/sys ]]; then
+		# Where containers are made, the root must be one that can be left for another.
+		mount --rbind /sys "$root/sys"
+		checkout=$PWD && cd "$root" && mkdir .left && pivot_root . .left
+		exec /bin/busybox env %[3]s /bin/sh -c "busybox umount -l /.left && cd \"\$0\" && exec pipegen \"\$@\"" "$checkout" "$@"
+	fi
 	exec env %[3]s "$(command -v chroot)" "$root" /bin/sh -c "cd \"\$0\" && exec pipegen \"\$@\"" "$PWD" "$@"
 ' bash "$root" "$@"
 `, jobs, root, strings.ReplaceAll(env.String(), "'", ""))
