@@ -49,7 +49,7 @@ func TestBuildkitArgv(t *testing.T) {
 			b.Args = map[string]string{"COMMA": "a,b", "QUOTES": `"a" 'b'`, "LINES": "a\nb=c\n", "EMPTY": "", "EQUALS": "a=b", "BLANKS": " a "}
 			b.Labels = map[string]string{"org.example.text": "a, b\n\"c\" ", "dev.pipegen.key": "not this"}
 			b.Frontend, b.FrontendOpts = gateway, map[string]string{"source": "docker/dockerfile:1", "attest:provenance": "mode=max", "no-cache": ""}
-			b.Contexts = map[string]string{"docker.io/library/alpine:latest": "docker-image://alpine:3", "src": "../shared"}
+			b.Contexts = map[string]string{"docker.io/library/alpine:latest": "docker-image://alpine:3", "src": "../lib"}
 			b.Secrets = []config.Secret{{ID: "a,\"b", Env: "S"}, {ID: "c", File: "f"}}
 			b.SSH = []config.SSH{{}, {ID: "key", Env: "KEY"}}
 			b.Outputs = []string{"image", "rootfs"}
