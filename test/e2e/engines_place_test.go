@@ -136,9 +136,9 @@ func buildkitImage(t *testing.T) v1.Image {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, word := range strings.Fields(string(libraries)) {
-		if strings.HasPrefix(word, "/") {
-			content[strings.TrimPrefix(word, "/")] = word
+	for word := range strings.FieldsSeq(string(libraries)) {
+		if name, absolute := strings.CutPrefix(word, "/"); absolute {
+			content[name] = word
 		}
 	}
 	return imageOf(t, content, []string{"root/", "tmp/", "sys/", "run/", "etc/"},
