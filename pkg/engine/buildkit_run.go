@@ -81,8 +81,10 @@ func (k *buildkit) build(ctx context.Context, b *building) (lost bool, err error
 	c := k.command(b.Prepared)
 	c.Stdout = io.MultiWriter(b.log, said)
 	watched, end := context.WithCancelCause(ctx)
+	var watching sync.WaitGroup
+	defer watching.Wait()
 	defer end(nil)
-	go k.watch(watched, b, end)
+	watching.Go(func() { k.watch(watched, b, end) })
 	if err = command(watched, c); err == nil || ctx.Err() != nil {
 		return false, err
 	}
