@@ -224,7 +224,7 @@ func kanikoEnv(p *Prepared) []string {
 	env := inherit(p.Job.Environ, names)
 	env["PATH"] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:" + kanikoDir
 	env["HOME"] = "/root"
-	env["DOCKER_CONFIG"] = filepath.Join(p.Dir, "docker")
+	env["DOCKER_CONFIG"] = filepath.Join(p.Dir, dockerDir)
 	if p.Job.Sandbox != nil {
 		env["container"] = "docker"
 		env["KANIKO_DIR"] = SandboxDir

@@ -137,12 +137,18 @@ func (f *family) end() {
 }
 
 // left gives what there is of the family beside its head: who is in its group
-// or below one of it, who was seen there before, who has its mark, and whom
-// this process adopted meanwhile.
+// or below one of it, who was seen there before or is in the group of one who
+// was (forked while its parent was killed, nobody is above it), who has its
+// mark, and whom this process adopted meanwhile.
 func (f *family) left() []process {
 	all := processes()
 	self, own := os.Getpid(), syscall.Getpgrp()
 	in := map[int]bool{f.head: true}
+	groups := map[int]bool{f.head: true}
+	for _, p := range f.known {
+		groups[p.group] = true
+	}
+	delete(groups, own)
 	var found []process
 	take := func(p process) {
 		in[p.pid] = true
@@ -151,7 +157,7 @@ func (f *family) left() []process {
 	for _, p := range all {
 		switch {
 		case p.pid == f.head || p.pid == self:
-		case p.group == f.head, slices.ContainsFunc(f.known, p.same),
+		case groups[p.group], slices.ContainsFunc(f.known, p.same),
 			f.adopts && p.parent == self && p.group != own && !slices.ContainsFunc(f.others, p.same),
 			f.mark != "" && hasInEnvironment(p.pid, f.mark):
 			take(p)

@@ -14,6 +14,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/pipegen/pipegen/pkg/archive/content"
 	"github.com/pipegen/pipegen/pkg/config"
 	"github.com/pipegen/pipegen/pkg/plan"
 	"github.com/pipegen/pipegen/pkg/registry"
@@ -113,8 +114,8 @@ func (b *building) configIn(ctx context.Context, repository string, d registry.D
 	return b.Job.Registry.Config(ctx, repository, raw)
 }
 
-// onlyImage gives the digest of the one image in an index. Attestations are
-// manifests of the platform unknown/unknown.
+// onlyImage gives the digest of the one image in an index, beside which there
+// may be attestations.
 func onlyImage(raw []byte) (string, error) {
 	index, err := v1.ParseIndexManifest(bytes.NewReader(raw))
 	if err != nil {
@@ -122,7 +123,7 @@ func onlyImage(raw []byte) (string, error) {
 	}
 	var digest string
 	for _, m := range index.Manifests {
-		if m.Platform != nil && m.Platform.OS == "unknown" {
+		if content.IsAttestation(m) {
 			continue
 		}
 		if digest != "" {

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/pipegen/pipegen/pkg/archive/content"
 	"github.com/pipegen/pipegen/pkg/config"
 	"github.com/pipegen/pipegen/pkg/failure"
 	"github.com/pipegen/pipegen/pkg/plan"
@@ -25,12 +26,9 @@ const (
 	maxDepth, maxChildren = 3, 1000
 )
 
-// BuildKit's annotations of an attestation's descriptor in an index.
-const (
-	referenceType   = "vnd.docker.reference.type"
-	referenceDigest = "vnd.docker.reference.digest"
-	attestationType = "attestation-manifest"
-)
+// referenceDigest is BuildKit's annotation of an attestation's descriptor in an
+// index that says which image it is of.
+const referenceDigest = "vnd.docker.reference.digest"
 
 // part is what one build gives to the index: an image, and attestations of it.
 type part struct {
@@ -182,17 +180,13 @@ func flatten(raw []byte) (flat, error) {
 			f.indexes = append(f.indexes, d)
 		case !d.MediaType.IsImage():
 			return flat{}, fmt.Errorf("child %s has media type %q, which is neither an image's nor an index's", d.Digest, quote.Text(string(d.MediaType)))
-		case isAttestation(d):
+		case content.IsAttestation(d):
 			f.attestations = append(f.attestations, d)
 		default:
 			f.images = append(f.images, d)
 		}
 	}
 	return f, nil
-}
-
-func isAttestation(d v1.Descriptor) bool {
-	return d.Annotations[referenceType] == attestationType || d.Platform != nil && d.Platform.OS == "unknown" && d.Platform.Architecture == "unknown"
 }
 
 // verify checks that an image is there, is what its descriptor says, and is

@@ -17,6 +17,12 @@ import (
 	"github.com/pipegen/pipegen/pkg/registry/registrytest"
 )
 
+// What says in an index that a descriptor is of an attestation.
+const (
+	referenceType   = "vnd.docker.reference.type"
+	attestationType = "attestation-manifest"
+)
+
 func TestChildrenAreVerified(t *testing.T) {
 	amd64 := []string{"linux/amd64"}
 	tests := map[string]struct {
