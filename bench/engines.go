@@ -320,7 +320,7 @@ func (s *engineSite) buildKit(ctx context.Context) (address string, stop func(),
 		return "", nil, err
 	}
 	socket := filepath.Join(dir, "socket")
-	cmd := exec.CommandContext(ctx, program, "--addr", "unix://"+socket, "--root", filepath.Join(dir, "root"), "--config", config, "--containerd-worker=false")
+	cmd := exec.CommandContext(ctx, program, "--addr", "unix://"+socket, "--root", filepath.Join(dir, "root"), "--config", config, "--otel-socket-path", filepath.Join(dir, "otel"), "--containerd-worker=false")
 	// What it mounts is gone with it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
 	if err := cmd.Start(); err != nil {

@@ -54,6 +54,7 @@ func buildKit(t *testing.T, hubs []*hub, address string, args ...string) *daemon
 	}
 	d := startDaemon(t, place, address, exec.Command(tool(t, toolcache.BuildKitD), append([]string{
 		"--addr", address, "--root", filepath.Join(place, "root"), "--config", file,
+		"--otel-socket-path", filepath.Join(place, "otel"), // by default all daemons of a machine want the same
 		"--oci-worker=true", "--containerd-worker=false",
 	}, args...)...))
 	d.ready(t, func() bool { return strings.Contains(d.log.String(), "running server on") })
