@@ -36,7 +36,7 @@ type fakeAWS struct {
 	repositories map[string]map[string]any
 	// What answers an operation instead, status and body.
 	fails map[string][2]string
-	// Calls of an operation that are to wait for each other.
+	// Calls of an operation whose answers wait for each other.
 	together map[string]*sync.WaitGroup
 }
 
@@ -76,10 +76,6 @@ func (f *fakeAWS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	fail, failing := f.fails[op]
 	wait := f.together[op]
 	f.mu.Unlock()
-	if wait != nil {
-		wait.Done()
-		wait.Wait()
-	}
 	if failing {
 		w.Header().Set("Content-Type", "application/x-amz-json-1.1")
 		w.WriteHeader(400)
@@ -93,10 +89,14 @@ func (f *fakeAWS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	in := map[string]any{}
 	_ = json.Unmarshal(body, &in)
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	f.sent = append(f.sent, in)
-	w.Header().Set("Content-Type", "application/x-amz-json-1.1")
 	answer, fault := f.answer(op, in)
+	f.mu.Unlock()
+	if wait != nil {
+		wait.Done()
+		wait.Wait()
+	}
+	w.Header().Set("Content-Type", "application/x-amz-json-1.1")
 	if fault != "" {
 		w.WriteHeader(400)
 		answer = map[string]any{"__type": fault, "message": "no"}

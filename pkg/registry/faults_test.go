@@ -75,7 +75,10 @@ func TestFaults(t *testing.T) {
 			if ref == "" {
 				ref = ":v1"
 			}
-			c := hasty()
+			c := impatient(Options{})
+			if strings.HasPrefix(tt.name, "hangs ") {
+				c = hasty()
+			}
 			c.transport.patience = 2 * time.Second
 			_, raw, err := c.Get(t.Context(), s.Host+"/app"+ref)
 			switch {
