@@ -132,6 +132,9 @@ func (f *family) end() {
 		for _, p := range left {
 			_ = syscall.Kill(p.pid, syscall.SIGKILL)
 		}
+		// A process that is being killed has no environment any more and another
+		// parent already, and is still there.
+		f.known = append(f.known, left...)
 		time.Sleep(wait)
 	}
 }
