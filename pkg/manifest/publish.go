@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -32,6 +33,9 @@ type Options struct {
 	// leaves is there before anybody pulls by a tag. Its error ends the
 	// publication of the image. nil: nothing is done.
 	Attend func(ctx context.Context, img *plan.Image, subject registry.Descriptor, bases []plan.Base) error
+
+	// firstLook is the constant of that name for tests; 0: the constant.
+	firstLook time.Duration
 }
 
 // Publish joins the results of an image's builds and puts its tags on them:

@@ -1,9 +1,11 @@
 package manifest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"github.com/pipegen/pipegen/pkg/plan"
@@ -15,8 +17,11 @@ const (
 	// first pause between two looks, which doubles.
 	looks     = 5
 	firstLook = 100 * time.Millisecond
-	// How often a tag is written when earlier publications overwrite it.
-	moves = 5
+	// How often a tag is written when earlier publications overwrite it, and
+	// how often when it does not seem to change at all.
+	moves, stuck = 50, 3
+	// The longest pause before it is written again.
+	longestMove = time.Second
 )
 
 // writer puts tags on one manifest.
@@ -53,9 +58,15 @@ func (w *writer) fix(ctx context.Context, tag string) error {
 }
 
 // move puts on a tag that goes from publication to publication, unless it
-// holds a later one; then it says why the tag was left.
+// holds a later one; then it says why the tag was left. Of publishers that
+// write one tag at the same time each goes on until it sees its own or a later
+// publication there, so that the tag comes to rest.
 func (w *writer) move(ctx context.Context, tag string) (kept string, err error) {
+	first, still := "", 0
 	for round := range moves {
+		if err := wait(ctx, between(round)); err != nil {
+			return "", err
+		}
 		held, raw, err := w.read(ctx, tag)
 		switch {
 		case err == nil && held.Digest == w.digest:
@@ -69,9 +80,12 @@ func (w *writer) move(ctx context.Context, tag string) (kept string, err error) 
 			}
 			// One of the same rank that came between the reading and the
 			// writing is as good: moving the tag again would have no end.
-			if order == later || order == equal && round > 0 {
+			if order == later || order == equal && round > 0 && held.Digest != first {
 				return reason, nil
 			}
+		}
+		if round == 0 {
+			first = held.Digest
 		}
 		now, err := w.write(ctx, tag, held.Digest)
 		if err != nil {
@@ -80,8 +94,25 @@ func (w *writer) move(ctx context.Context, tag string) (kept string, err error) 
 		if now == w.digest {
 			return "", nil
 		}
+		// Either the writing had no effect, or whoever put there what it held
+		// before found an earlier publication there and put it back.
+		if now == held.Digest {
+			still++
+		}
+		if still == stuck {
+			return "", fmt.Errorf("tag %s: the registry still holds %s after %s was written", tag, now, w.digest)
+		}
 	}
 	return "", fmt.Errorf("tag %s: other publishers overwrote it %d times", tag, moves)
+}
+
+// between gives the pause before a tag is written again. It is random, so that
+// publishers who got in each other's way do so less the next time.
+func between(round int) time.Duration {
+	if round == 0 {
+		return 0
+	}
+	return rand.N(min(10*time.Millisecond<<min(round, 10), longestMove)) //nolint:gosec // jitter
 }
 
 // read reads what a tag holds; its bytes only where they are compared.
@@ -93,34 +124,40 @@ func (w *writer) read(ctx context.Context, tag string) (registry.Descriptor, []b
 	return w.client.Get(ctx, w.ref(tag))
 }
 
-// write writes the tag and reads it back: its own digest, or that of another
-// publisher. before is what the tag held.
+// write writes the tag and reads it back: its own digest, that of another
+// publisher, or, if that is still shown after a while, what the tag held before.
 func (w *writer) write(ctx context.Context, tag, before string) (now string, err error) {
 	if _, err := w.client.Put(ctx, w.ref(tag), w.mediaType, w.raw); err != nil {
 		return "", err
 	}
-	pause := firstLook
+	pause := cmp.Or(w.options.firstLook, firstLook)
 	for look := 1; ; look++ {
 		held, err := w.client.Head(ctx, w.ref(tag))
 		// A registry of several machines may show the old state for a while.
 		stale := errors.Is(err, registry.ErrNotFound) || err == nil && held.Digest == before
 		switch {
-		case err == nil && !stale:
+		case err == nil && (!stale || look == looks):
 			return held.Digest, nil
 		case !stale:
 			return "", err
-		case look == looks && err == nil:
-			return "", fmt.Errorf("the registry still holds %s after %s was written", held.Digest, w.digest)
 		case look == looks:
 			return "", fmt.Errorf("it is not there after it was written: %w", err)
 		}
-		t := time.NewTimer(pause)
-		select {
-		case <-ctx.Done():
-			t.Stop()
-			return "", context.Cause(ctx)
-		case <-t.C:
+		if err := wait(ctx, pause); err != nil {
+			return "", err
 		}
 		pause *= 2
+	}
+}
+
+// wait waits, or ends with the context.
+func wait(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-t.C:
+		return nil
 	}
 }

@@ -255,3 +255,42 @@ func TestOvertaken(t *testing.T) {
 		}
 	}
 }
+
+// TestPutBack has an earlier publication, which an even earlier one had
+// overwritten, put itself back right after this one wrote the tag: what the tag
+// then holds is what it held before, and yet no old view of it.
+func TestPutBack(t *testing.T) {
+	for name, times := range map[string]int{"once": 1, "always": 1000} {
+		t.Run(name, func(t *testing.T) {
+			var putBack func()
+			left := atomic.Int64{}
+			w := newWorld(t, []string{"linux/amd64"}, atTag("app-latest", func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+				next.ServeHTTP(w, r)
+				if r.Method == http.MethodPut && left.Add(-1) >= 0 {
+					putBack()
+				}
+			}))
+			w.options.Ancestor = func(_ context.Context, old, new string) (bool, error) { return old <= new, nil }
+			p, results := w.other(t, func(p *plan.Plan) { p.Head = commit(9) })
+			p.Images[0].Tags, p.Images[0].KeyTag = []string{"app-other", "app-latest"}, ""
+			other, err := Publish(t.Context(), w.client, p, &p.Images[0], results, Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, raw := w.Index(t, "images:app-other")
+			putBack = func() {
+				before := left.Swap(0)
+				w.Put(t, "images:app-latest", other.MediaType, raw)
+				left.Store(before)
+			}
+			left.Store(int64(times))
+			pub, err := w.publish(t)
+			switch now := w.Digest(t, "images:app-latest"); {
+			case times == 1 && (err != nil || now != pub.Digest || !slices.Contains(pub.Tags, "app-latest")):
+				t.Errorf("the tag holds %s: %+v, %v", now, pub, err)
+			case times > 1 && (err == nil || !strings.Contains(err.Error(), "tag app-latest: the registry still holds "+other.Digest)):
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}

@@ -46,6 +46,7 @@ func commit(n int) string { return fmt.Sprintf("%040x", n) }
 func newWorld(t testing.TB, platforms []string, wrappers ...func(http.Handler) http.Handler) *world {
 	t.Helper()
 	w := &world{Server: registrytest.New(t, wrappers...), client: newClient()}
+	w.options.firstLook = time.Millisecond
 	w.options.Warn = func(s string) { w.warnings = append(w.warnings, s) }
 	committed := time.Date(2026, 11, 21, 1, 2, 3, 0, time.UTC)
 	w.plan = &plan.Plan{
