@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -47,12 +48,13 @@ func commandWithin(ctx context.Context, c Command, grace time.Duration) error {
 	if f.adopts = adoptsOrphans(); f.adopts {
 		f.others = children(os.Getpid())
 	}
-	err = cmd.Start()
+	done, err := Begin(cmd)
 	_ = w.Close()
 	if err != nil {
 		_ = r.Close()
 		return err
 	}
+	defer done()
 	f.head = cmd.Process.Pid
 	copied := make(chan struct{})
 	go func() {
@@ -92,6 +94,30 @@ func commandWithin(ctx context.Context, c Command, grace time.Duration) error {
 		return context.Cause(ctx)
 	}
 	return err
+}
+
+// begun are the processes that this one has started itself. While there are
+// several, what it adopts may be of any of them, or be one of them.
+var begun = struct {
+	sync.Mutex
+	pids map[int]bool
+}{pids: map[int]bool{}}
+
+// Begin starts a command that must not end with another one of this process. done
+// is to be called once it was waited for.
+func Begin(cmd *exec.Cmd) (done func(), err error) {
+	begun.Lock() // who sees the process sees that it was begun
+	defer begun.Unlock()
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	pid := cmd.Process.Pid
+	begun.pids[pid] = true
+	return func() {
+		begun.Lock()
+		defer begun.Unlock()
+		delete(begun.pids, pid)
+	}, nil
 }
 
 // family is a command and all that it started.
@@ -145,6 +171,9 @@ func (f *family) end() {
 // mark, and whom this process adopted meanwhile.
 func (f *family) left() []process {
 	all := processes()
+	begun.Lock()
+	alone := len(begun.pids) == 0 || len(begun.pids) == 1 && begun.pids[f.head]
+	begun.Unlock()
 	self, own := os.Getpid(), syscall.Getpgrp()
 	in := map[int]bool{f.head: true}
 	groups := map[int]bool{f.head: true}
@@ -161,7 +190,7 @@ func (f *family) left() []process {
 		switch {
 		case p.pid == f.head || p.pid == self:
 		case groups[p.group], slices.ContainsFunc(f.known, p.same),
-			f.adopts && p.parent == self && p.group != own && !slices.ContainsFunc(f.others, p.same),
+			f.adopts && alone && p.parent == self && p.group != own && !slices.ContainsFunc(f.others, p.same),
 			f.mark != "" && hasInEnvironment(p.pid, f.mark):
 			take(p)
 		}

@@ -114,4 +114,20 @@ func TestAdoptOrphans(t *testing.T) {
 	}
 	testFamily(t, "")
 	TestCommandLeavesOthersAlone(t)
+	commandsLeaveEachOtherAlone(t)
+}
+
+// commandsLeaveEachOtherAlone has one command end while another runs that
+// began after it, in whichever order.
+func commandsLeaveEachOtherAlone(t *testing.T) {
+	t.Helper()
+	first := make(chan error)
+	go func() { first <- command(t.Context(), Command{Argv: []string{"/bin/sh", "-c", "sleep 0.2"}, Stdout: io.Discard}) }()
+	time.Sleep(50 * time.Millisecond)
+	if err := command(t.Context(), Command{Argv: []string{"/bin/sh", "-c", "sleep 0.4"}, Stdout: io.Discard}); err != nil {
+		t.Errorf("the second: %v", err)
+	}
+	if err := <-first; err != nil {
+		t.Errorf("the first: %v", err)
+	}
 }

@@ -111,9 +111,11 @@ func (k *containers) wait(ctx context.Context, name string, argv, env []string, 
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	ownGroup(cmd)
-	if err := cmd.Start(); err != nil {
+	done, err := engine.Begin(cmd)
+	if err != nil {
 		return err
 	}
+	defer done()
 	ended, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(stopped)
@@ -124,7 +126,7 @@ func (k *containers) wait(ctx context.Context, name string, argv, env []string, 
 			_ = cmd.Process.Kill() // has ended, but for a server that hangs
 		}
 	}()
-	err := cmd.Wait()
+	err = cmd.Wait()
 	close(ended)
 	<-stopped
 	if ctx.Err() != nil {

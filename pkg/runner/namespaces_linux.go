@@ -161,11 +161,12 @@ func (n *namespaces) start(ctx context.Context, o order, stdout, stderr io.Write
 		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
 		cmd.Args = append(cmd.Args, unmappedArg)
 	}
-	err = cmd.Start()
+	done, err := engine.Begin(cmd)
 	_, _ = orders.Close(), answer.Close()
 	if err != nil {
 		return fmt.Errorf("making namespaces: %w", err)
 	}
+	defer done()
 	started, ended := make(chan struct{}), make(chan struct{})
 	defer close(ended)
 	defer context.AfterFunc(ctx, func() {
