@@ -122,7 +122,9 @@ func TestAdoptOrphans(t *testing.T) {
 func commandsLeaveEachOtherAlone(t *testing.T) {
 	t.Helper()
 	first := make(chan error)
-	go func() { first <- command(t.Context(), Command{Argv: []string{"/bin/sh", "-c", "sleep 0.2"}, Stdout: io.Discard}) }()
+	go func() {
+		first <- command(t.Context(), Command{Argv: []string{"/bin/sh", "-c", "sleep 0.2"}, Stdout: io.Discard})
+	}()
 	time.Sleep(50 * time.Millisecond)
 	if err := command(t.Context(), Command{Argv: []string{"/bin/sh", "-c", "sleep 0.4"}, Stdout: io.Discard}); err != nil {
 		t.Errorf("the second: %v", err)
