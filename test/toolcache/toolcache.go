@@ -39,11 +39,17 @@ var (
 	BuildCtl = Tool{"buildctl", "buildkit", "github.com/moby/buildkit/cmd/buildctl"}
 	// BuildKitD is BuildKit's daemon.
 	BuildKitD = Tool{"buildkitd", "buildkit", "github.com/moby/buildkit/cmd/buildkitd"}
+	// Crane, RegCtl and ManifestTool are clients of registries.
+	Crane        = Tool{"crane", "clients", "github.com/google/go-containerregistry/cmd/crane"}
+	RegCtl       = Tool{"regctl", "clients", "github.com/regclient/regclient/cmd/regctl"}
+	ManifestTool = Tool{"manifest-tool", "clients", "github.com/estesp/manifest-tool/v2/cmd/manifest-tool"}
+	// Resolve pulls images as containerd does.
+	Resolve = Tool{"resolve", "clients", "./resolve"}
 )
 
 // Named gives the tool of this name.
 func Named(name string) (Tool, bool) {
-	for _, t := range []Tool{Executor, Shell, CACerts, BuildCtl, BuildKitD} {
+	for _, t := range []Tool{Executor, Shell, CACerts, BuildCtl, BuildKitD, Crane, RegCtl, ManifestTool, Resolve} {
 		if t.Name == name {
 			return t, true
 		}
