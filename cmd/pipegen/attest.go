@@ -12,7 +12,7 @@ import (
 // nil if the plan asks for neither. A key that does not work is an error here,
 // before anything is published. Files are relative to dir.
 func (a *app) attend(ctx context.Context, client *registry.Client, p *plan.Plan, dir string) (func(context.Context, *plan.Image, registry.Descriptor, []plan.Base) error, error) {
-	notary, err := attestation.Open(ctx, attestation.Options{Publish: p.Publish, Root: dir, Version: version, Getenv: a.getenv})
+	notary, err := attestation.Open(ctx, attestation.Options{Publish: p.Publish, Root: dir, Version: version, AWS: signingIn(p.Publish), Getenv: a.getenv})
 	if err != nil || notary == nil {
 		return nil, err
 	}

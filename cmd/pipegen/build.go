@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -19,11 +17,8 @@ import (
 	"github.com/pipegen/pipegen/pkg/diff"
 	"github.com/pipegen/pipegen/pkg/engine"
 	"github.com/pipegen/pipegen/pkg/failure"
-	"github.com/pipegen/pipegen/pkg/manifest"
 	"github.com/pipegen/pipegen/pkg/plan"
 	"github.com/pipegen/pipegen/pkg/quote"
-	"github.com/pipegen/pipegen/pkg/registry"
-	"github.com/pipegen/pipegen/pkg/render"
 )
 
 // working holds the flags of the commands that do what a plan says.
@@ -216,166 +211,5 @@ func (a *app) built(r plan.Result) {
 	}
 	for _, o := range r.Outputs {
 		a.note("built %s: %s", r.ID, o.Path)
-	}
-}
-
-func (a *app) manifestCommand() *cobra.Command {
-	var w working
-	var all, rollback, ifPlanned bool
-	var results []string
-	var form string
-	cmd := &cobra.Command{
-		Use:   "manifest NAME|--all",
-		Short: "Join the builds of an image into an index and publish its tags",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := format(form, "text", "json", "markdown"); err != nil {
-				return err
-			}
-			if all == (len(args) == 1) || len(args) > 1 {
-				return failure.Input("pipegen manifest takes the name of one image, or --all")
-			}
-			p, err := a.load(w)
-			if err != nil {
-				return err
-			}
-			images, err := wanted(p, args)
-			if err != nil && ifPlanned {
-				a.note("the plan does not have %s: nothing to publish", args[0])
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			if err := gather(images, results, w.metadata); err != nil {
-				return err
-			}
-			client := a.registryClient(p.Publish)
-			published, err := a.publishAll(cmd.Context(), client, p, images, w.metadata, rollback)
-			if werr := a.writePublished(form, published); err == nil {
-				err = werr
-			}
-			return err
-		},
-	}
-	w.flags(a, cmd.Flags())
-	cmd.Flags().BoolVar(&all, "all", false, "every image of the plan; images fail independently")
-	cmd.Flags().BoolVar(&rollback, "allow-rollback", false, "move tags even if they hold a later commit")
-	cmd.Flags().BoolVar(&ifPlanned, "if-planned", false, "do nothing, and succeed, if the plan does not have this image")
-	cmd.Flags().StringArrayVar(&results, "results", nil, "metadata `DIR` of builds elsewhere, whose results to take; repeats")
-	cmd.Flags().StringVarP(&form, "format", "f", "text", "`FORMAT`: text, json or markdown")
-	return cmd
-}
-
-func wanted(p *plan.Plan, names []string) ([]*plan.Image, error) {
-	var out []*plan.Image
-	if len(names) == 0 {
-		for i := range p.Images {
-			out = append(out, &p.Images[i])
-		}
-		return out, nil
-	}
-	var known []string
-	for i := range p.Images {
-		known = append(known, p.Images[i].Name)
-		if p.Images[i].Name == names[0] {
-			return []*plan.Image{&p.Images[i]}, nil
-		}
-	}
-	err := failure.Input("the plan has no image %q", names[0])
-	if near := config.Nearest(names[0], known); near != "" {
-		return nil, failure.WithHint(err, "did you mean %q?", near)
-	}
-	return nil, err
-}
-
-// publishAll publishes one image after the other; one that fails stops no
-// other. The error joins those of all images.
-func (a *app) publishAll(ctx context.Context, client *registry.Client, p *plan.Plan, images []*plan.Image, metadata string, rollback bool) ([]plan.Published, error) {
-	publish, err := a.publisher(ctx, client, p, metadata, rollback)
-	if err != nil {
-		return nil, err
-	}
-	var published []plan.Published
-	var failed []error
-	for _, img := range images {
-		if ctx.Err() != nil {
-			return published, ctx.Err()
-		}
-		results, err := manifest.ReadResults(metadata, p, img)
-		if err == nil {
-			var pub plan.Published
-			if pub, err = publish(ctx, img, results); err == nil {
-				published = append(published, pub)
-			}
-		}
-		if err != nil {
-			failed = append(failed, err)
-		}
-	}
-	if len(failed) == 1 {
-		return published, failed[0]
-	}
-	return published, errors.Join(failed...)
-}
-
-// publisher publishes an image and leaves the result in the metadata
-// directory. Where a checkout is at hand it tells which commit is the later. The
-// error is of what signs.
-func (a *app) publisher(ctx context.Context, client *registry.Client, p *plan.Plan, metadata string, rollback bool) (func(context.Context, *plan.Image, []plan.Result) (plan.Published, error), error) {
-	o := manifest.Options{AllowRollback: rollback, Warn: a.warn}
-	dir, repo, err := root(ctx)
-	if err == nil && repo != nil {
-		o.Ancestor = repo.Ancestor
-	}
-	if o.Attend, err = a.attend(ctx, client, p, dir); err != nil {
-		return nil, err
-	}
-	return func(ctx context.Context, img *plan.Image, results []plan.Result) (plan.Published, error) {
-		pub, err := manifest.Publish(ctx, client, p, img, results, o)
-		if err != nil {
-			return pub, err
-		}
-		return pub, manifest.WritePublished(metadata, pub)
-	}, nil
-}
-
-func (a *app) writePublished(form string, published []plan.Published) error {
-	var b bytes.Buffer
-	if form == "json" {
-		if published == nil {
-			published = []plan.Published{}
-		}
-		enc := json.NewEncoder(&b)
-		enc.SetEscapeHTML(false)
-		enc.SetIndent("", "  ")
-		if err := enc.Encode(published); err != nil {
-			return err
-		}
-		return a.write("-", b.Bytes())
-	}
-	if form == "markdown" {
-		return a.write("-", render.PublishedMarkdown(published))
-	}
-	writePublishedText(&b, published)
-	return a.write("-", b.Bytes())
-}
-
-func writePublishedText(b *bytes.Buffer, published []plan.Published) {
-	for _, pub := range published {
-		if pub.Digest == "" {
-			fmt.Fprintf(b, "%s: nothing to publish\n", pub.Name)
-			continue
-		}
-		fmt.Fprintf(b, "%s %s@%s\n", pub.Name, quote.Text(pub.Repository), pub.Digest)
-		for _, t := range pub.Tags {
-			fmt.Fprintf(b, "  tag %s\n", t)
-		}
-		for _, k := range pub.Kept {
-			fmt.Fprintf(b, "  left %s: %s\n", k.Tag, quote.Text(k.Reason))
-		}
-		for _, c := range pub.Children {
-			fmt.Fprintf(b, "  %s %s\n", c.Digest, quote.Text(c.Platform))
-		}
-		writePublishedText(b, pub.Parts)
 	}
 }

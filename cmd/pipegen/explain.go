@@ -99,6 +99,11 @@ func explainText(w io.Writer, e *plan.Explanation) {
 	}
 	section(w, "tags", lines)
 	lines = nil
+	for _, tag := range e.Also {
+		lines = append(lines, quote.Text(tag))
+	}
+	section(w, "also published as", lines)
+	lines = nil
 	for _, argv := range e.Commands {
 		lines = append(lines, quote.Command(argv))
 	}

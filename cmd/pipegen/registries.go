@@ -55,22 +55,25 @@ func (n *network) check(flags *pflag.FlagSet, getenv func(string) string) error 
 	return nil
 }
 
+// shared gives the connections and the budget of this process.
+func (n *network) shared() (*http.Transport, *rate.Limiter) {
+	n.once.Do(func() { n.transport, n.budget = registry.NewTransport(), registry.NewBudget(n.rps) })
+	return n.transport, n.budget
+}
+
 func sensible(rps float64) bool { return rps > 0 && rps <= math.MaxInt32 }
 
 // registryClient gives access to registries as publish says; insecure are
 // further ones that may be reached over plain HTTP.
 func (a *app) registryClient(publish config.Publish, insecure ...string) *registry.Client {
-	n := &a.network
-	n.once.Do(func() { n.transport, n.budget = registry.NewTransport(), registry.NewBudget(n.rps) })
+	return registry.New(a.registryOptions(publish, insecure...))
+}
+
+func (a *app) registryOptions(publish config.Publish, insecure ...string) registry.Options {
+	transport, budget := a.network.shared()
 	o := registry.Options{
 		Insecure: append(slices.Clone(insecure), publish.Insecure...), Getenv: a.getenv, UserAgent: "pipegen/" + version, Warn: a.warn,
-		Transport: n.transport, Budget: n.budget, AWS: registry.AWS{Registries: map[string]registry.AWSAccess{}},
-	}
-	if publish.IDToken != nil {
-		o.AWS.Role = publish.IDToken.Role
-	}
-	for host, access := range publish.Registries {
-		o.AWS.Registries[host] = registry.AWSAccess(access)
+		Transport: transport, Budget: budget, AWS: signingIn(publish),
 	}
 	if create := publish.CreateRepository; create != nil {
 		o.Create = &registry.Creation{
@@ -81,7 +84,20 @@ func (a *app) registryClient(publish config.Publish, insecure ...string) *regist
 			o.Create.LifecyclePolicy = *create.LifecyclePolicy
 		}
 	}
-	return registry.New(o)
+	return o
+}
+
+// signingIn says how AWS is signed in to: for registries, and for a key that
+// signs.
+func signingIn(publish config.Publish) registry.AWS {
+	aws := registry.AWS{Registries: map[string]registry.AWSAccess{}}
+	if publish.IDToken != nil {
+		aws.Role = publish.IDToken.Role
+	}
+	for host, access := range publish.Registries {
+		aws.Registries[host] = registry.AWSAccess(access)
+	}
+	return aws
 }
 
 // createRepositories makes the repositories that a build writes to, where the

@@ -249,6 +249,11 @@ func (a *app) commands(cmd *cobra.Command, b *bytes.Buffer, p *plan.Plan, root s
 		for _, t := range img.Tags {
 			fmt.Fprintf(b, "  %s\n", quote.Text(strings.TrimPrefix(img.Repository+":"+t, ":")))
 		}
+		for _, to := range p.Copies(img) {
+			for _, t := range to.Tags {
+				fmt.Fprintf(b, "  also %s\n", quote.Text(to.Repository+":"+t))
+			}
+		}
 	}
 	return nil
 }

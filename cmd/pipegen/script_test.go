@@ -7,6 +7,7 @@ import (
 	"flag"
 	"io"
 	"log"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -24,6 +25,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/pipegen/pipegen/pkg/plan"
+	"github.com/pipegen/pipegen/pkg/registry/registrytest"
 )
 
 func TestMain(m *testing.M) {
@@ -99,9 +101,14 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// registry starts a registry on loopback and sets $REGISTRY.
+// registry [immutable] starts a registry on loopback and sets $REGISTRY; its
+// tags can be written once, or moved.
 func startRegistry(ts *testscript.TestScript, neg bool, args []string) {
-	server := httptest.NewServer(ggcr.New(ggcr.Logger(log.New(io.Discard, "", 0))))
+	handler := ggcr.New(ggcr.Logger(log.New(io.Discard, "", 0)))
+	if len(args) > 0 && args[0] == "immutable" {
+		handler = registrytest.Immutable(http.StatusBadRequest, `{"errors":[{"code":"TAG_INVALID","message":"The image tag already exists and cannot be overwritten because the repository is immutable."}]}`)(handler)
+	}
+	server := httptest.NewServer(handler)
 	ts.Defer(server.Close)
 	ts.Setenv("REGISTRY", strings.TrimPrefix(server.URL, "http://"))
 }

@@ -30,7 +30,9 @@ type Options struct {
 	Root string
 	// Version of pipegen.
 	Version string
-	Getenv  func(string) string
+	// AWS says how AWS is signed in to for a key in its KMS.
+	AWS    registry.AWS
+	Getenv func(string) string
 	// Now is the time that certificates are compared with; nil: time.Now.
 	Now func() time.Time
 	// Transport sends requests to Fulcio, Rekor, the timestamp authority and

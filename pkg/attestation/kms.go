@@ -1,7 +1,6 @@
 package attestation
 
 import (
-	"cmp"
 	"context"
 	"crypto"
 	"crypto/x509"
@@ -9,15 +8,12 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/config"
-	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
-	"github.com/aws/aws-sdk-go-v2/service/sts"
 
 	"github.com/pipegen/pipegen/pkg/failure"
 	"github.com/pipegen/pipegen/pkg/quote"
+	"github.com/pipegen/pipegen/pkg/registry"
 )
 
 // kmsKey is a key in AWS KMS, which never leaves it.
@@ -30,30 +26,20 @@ type kmsKey struct {
 
 // newKMS finds the key of ENDPOINT/KEY, the rest of cosign's awskms URI: the
 // endpoint is a host or empty, the key an id, alias/NAME or an ARN, whose
-// region is then used.
-// Where the CI gives an identity token for AWS, that is signed in with.
+// region is then used. AWS is signed in to as for registries of ECR.
 func newKMS(ctx context.Context, o Options, rest string) (*kmsKey, error) {
 	endpoint, id, ok := strings.Cut(rest, "/")
 	if !ok || id == "" {
 		return nil, failure.WithHint(failure.Input("awskms://%s names no key", quote.Text(rest)), "write awskms:///alias/NAME, awskms:///ID or awskms:///ARN")
 	}
-	cfg, err := config.LoadDefaultConfig(ctx, func(o *config.LoadOptions) error {
-		if part := strings.Split(id, ":"); len(part) > 3 && part[0] == "arn" {
-			o.Region = part[3]
-		}
-		return nil
-	})
+	access := registry.AWSAccess(o.Publish.Sign.Access())
+	region := access.Region
+	if part := strings.Split(id, ":"); len(part) > 3 && part[0] == "arn" {
+		region = part[3]
+	}
+	cfg, err := o.AWS.Config(ctx, region, access, o.Getenv)
 	if err != nil {
-		return nil, fmt.Errorf("reading the configuration of AWS: %w", err)
-	}
-	role := o.Getenv("AWS_ROLE_ARN")
-	if t := o.Publish.IDToken; t != nil {
-		role = cmp.Or(t.Role, role)
-	}
-	if token := o.Getenv("AWS_ID_TOKEN"); token != "" && role != "" {
-		cfg.Credentials = aws.NewCredentialsCache(stscreds.NewWebIdentityRoleProvider(sts.NewFromConfig(cfg), role, identityToken(token), func(o *stscreds.WebIdentityRoleOptions) {
-			o.RoleSessionName = "pipegen"
-		}))
+		return nil, err
 	}
 	k := &kmsKey{id: id, client: kms.NewFromConfig(cfg, func(o *kms.Options) {
 		if endpoint != "" {
@@ -85,12 +71,6 @@ func newKMS(ctx context.Context, o Options, rest string) (*kmsKey, error) {
 	}
 	return nil, failure.WithHint(failure.Input("the key %s cannot sign images", quote.Text(id)), "use a key for SIGN_VERIFY, of ECC_NIST_P256 say")
 }
-
-// identityToken is a token that is at hand already.
-type identityToken string
-
-// GetIdentityToken implements stscreds.IdentityTokenRetriever.
-func (t identityToken) GetIdentityToken() ([]byte, error) { return []byte(t), nil }
 
 func (k *kmsKey) Public() crypto.PublicKey { return k.public }
 

@@ -5,18 +5,25 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/pipegen/pipegen/pkg/config"
 	"github.com/pipegen/pipegen/pkg/failure"
+	"github.com/pipegen/pipegen/pkg/registry"
 )
 
 // fakeKMS answers as AWS KMS does, in its JSON 1.1 protocol, for one key.
-func fakeKMS(t *testing.T, key *ecdsa.PrivateKey) {
+func fakeKMS(t *testing.T, key *ecdsa.PrivateKey) (asked func() []string) {
 	t.Helper()
+	var mu sync.Mutex
+	var askers []string
 	const arn = "arn:aws:kms:eu-west-1:123456789012:alias/images"
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var in struct {
@@ -33,6 +40,11 @@ func fakeKMS(t *testing.T, key *ecdsa.PrivateKey) {
 			_ = json.NewEncoder(w).Encode(map[string]string{"__type": "NotFoundException", "message": "Alias is not found."})
 			return
 		}
+		_, after, _ := strings.Cut(r.Header.Get("Authorization"), "Credential=")
+		who, _, _ := strings.Cut(after, "/")
+		mu.Lock()
+		askers = append(askers, who)
+		mu.Unlock()
 		switch r.Header.Get("X-Amz-Target") {
 		case "TrentService.GetPublicKey":
 			der, _ := x509.MarshalPKIXPublicKey(key.Public())
@@ -54,6 +66,74 @@ func fakeKMS(t *testing.T, key *ecdsa.PrivateKey) {
 	t.Setenv("AWS_CONFIG_FILE", "/dev/null")
 	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
 	t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
+	return func() []string {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Clone(askers)
+	}
+}
+
+// fakeSTS gives each role keys of its name, and the forms that it was asked
+// with.
+func fakeSTS(t *testing.T) (forms func() []url.Values) {
+	t.Helper()
+	var mu sync.Mutex
+	var all []url.Values
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = r.ParseForm()
+		mu.Lock()
+		all = append(all, r.PostForm)
+		mu.Unlock()
+		op, role := r.PostForm.Get("Action"), r.PostForm.Get("RoleArn")
+		_, _ = fmt.Fprintf(w, `<%[1]sResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><%[1]sResult><Credentials><AccessKeyId>%[2]s</AccessKeyId>`+
+			`<SecretAccessKey>s</SecretAccessKey><SessionToken>t</SessionToken><Expiration>2099-01-01T00:00:00Z</Expiration></Credentials></%[1]sResult></%[1]sResponse>`,
+			op, role[strings.LastIndex(role, "/")+1:])
+	}))
+	t.Cleanup(server.Close)
+	t.Setenv("AWS_ENDPOINT_URL_STS", server.URL)
+	return func() []url.Values {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Clone(all)
+	}
+}
+
+// A key in KMS is used by whom a registry of ECR would be: the CI's identity
+// first, then the roles one after the other.
+func TestKMSByRoles(t *testing.T) {
+	asked := fakeKMS(t, newKey(t))
+	forms := fakeSTS(t)
+	const arn = "arn:aws:iam::123456789012:role/"
+	sign := &config.Sign{
+		Key: "awskms:///arn:aws:kms:eu-west-1:123456789012:alias/images", AssumeRole: []string{arn + "hop", arn + "signer"}, ExternalID: "pipegen", Region: "us-east-2",
+	}
+	_, err := Open(t.Context(), Options{
+		Publish: config.Publish{Sign: sign}, AWS: registry.AWS{Role: arn + "ci"},
+		Getenv: environment(map[string]string{"AWS_ID_TOKEN": "web.identity.token", "AWS_ROLE_ARN": arn + "other", "AWS_ROLE_SESSION_NAME": "job-7"}),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := asked(); !slices.Equal(got, []string{"signer"}) {
+		t.Errorf("KMS was asked by %q", got)
+	}
+	var got []string
+	for _, f := range forms() {
+		got = append(got, strings.Join([]string{f.Get("Action"), f.Get("RoleArn"), f.Get("ExternalId"), f.Get("WebIdentityToken"), f.Get("RoleSessionName")}, " "))
+	}
+	want := []string{
+		"AssumeRoleWithWebIdentity " + arn + "ci  web.identity.token job-7", "AssumeRole " + arn + "hop pipegen  job-7", "AssumeRole " + arn + "signer pipegen  job-7",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("STS was asked:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	// Without a role, and without a token, it is whoever AWS's own tools find.
+	if _, err := Open(t.Context(), Options{Publish: config.Publish{Sign: &config.Sign{Key: sign.Key}}, Getenv: environment(nil)}); err != nil {
+		t.Fatal(err)
+	}
+	if got := asked(); got[len(got)-1] != "id" {
+		t.Errorf("KMS was asked by %q", got)
+	}
 }
 
 func TestKMS(t *testing.T) {
@@ -75,7 +155,7 @@ func TestKMS(t *testing.T) {
 		}
 	}
 	// Its signatures differ, but one is enough.
-	index, _, _, err := s.list(t.Context())
+	index, err := s.list(t.Context())
 	if err != nil || len(index.Manifests) != 1 {
 		t.Fatalf("%d signatures, %v", len(index.Manifests), err)
 	}

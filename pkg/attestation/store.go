@@ -1,18 +1,14 @@
 package attestation
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"maps"
-	"math/rand/v2"
 	"slices"
-	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -26,13 +22,6 @@ import (
 const (
 	emptyConfigType = "application/vnd.oci.empty.v1+json"
 	createdKey      = "org.opencontainers.image.created"
-	// How often the list under the tag is written when others write it too, how
-	// often the registry's own is looked at until it shows what was written,
-	// and the first pause, which doubles up to the longest.
-	entries     = 12
-	looks       = 4
-	firstPause  = 100 * time.Millisecond
-	longestLook = 2 * time.Second
 	// maxContent is the largest statement that is read, in bytes.
 	maxContent = 4 << 20
 )
@@ -55,42 +44,14 @@ type referrer struct {
 
 func (s *store) ref(digest string) string { return s.repository + "@" + digest }
 
-// fallback is the tag that lists referrers where the registry does not.
-func (s *store) fallback() string {
-	return s.repository + ":" + strings.Replace(s.subject.Digest, ":", "-", 1)
-}
-
-// list gives the referrers of the subject. native says whether the registry
-// keeps the list; otherwise it is that of the fallback tag, whose digest is held.
-func (s *store) list(ctx context.Context) (index *v1.IndexManifest, native bool, held string, err error) {
-	index, err = s.client.Referrers(ctx, s.ref(s.subject.Digest))
-	if !errors.Is(err, registry.ErrUnsupported) {
-		return index, true, "", err
-	}
-	index, held, err = s.tagged(ctx)
-	return index, false, held, err
-}
-
-// tagged reads the list under the fallback tag; an empty one where there is none.
-func (s *store) tagged(ctx context.Context) (*v1.IndexManifest, string, error) {
-	none := &v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: []v1.Descriptor{}}
-	held, raw, err := s.client.Get(ctx, s.fallback())
-	if errors.Is(err, registry.ErrNotFound) {
-		return none, "", nil
-	}
-	if err != nil {
-		return nil, "", err
-	}
-	index, err := v1.ParseIndexManifest(bytes.NewReader(raw))
-	if err != nil || !registry.IsIndex(held.MediaType) {
-		return nil, "", fmt.Errorf("%s, which should list what refers to %s, holds something else", s.fallback(), s.subject.Digest)
-	}
-	return index, held.Digest, nil
+// list gives the referrers of the subject.
+func (s *store) list(ctx context.Context) (*v1.IndexManifest, error) {
+	return s.client.ListReferrers(ctx, s.ref(s.subject.Digest))
 }
 
 // like gives what referrers of the same kind hold.
 func (s *store) like(ctx context.Context, r referrer) ([][]byte, error) {
-	index, _, _, err := s.list(ctx)
+	index, err := s.list(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -152,75 +113,17 @@ func (s *store) put(ctx context.Context, r referrer) error {
 	if err != nil {
 		return err
 	}
-	index, _, _, err := s.list(ctx)
+	index, err := s.list(ctx)
 	if err != nil {
 		return err
 	}
-	if lists(index, made.desc.Digest) {
+	if slices.ContainsFunc(index.Manifests, func(d v1.Descriptor) bool { return d.Digest == made.desc.Digest }) {
 		return nil
 	}
 	if _, err := s.client.Push(ctx, s.ref(made.desc.Digest.String()), made, nil); err != nil {
 		return err
 	}
-	return s.listed(ctx, made.desc)
-}
-
-// listed looks whether a referrer is listed, and enters it under the fallback
-// tag where the registry does not: it has no list, or one that stays empty,
-// whose clients look at the tag.
-func (s *store) listed(ctx context.Context, d v1.Descriptor) error {
-	pause := firstPause
-	for look := range entries {
-		index, native, held, err := s.list(ctx)
-		if err == nil && native && look >= looks-1 {
-			index, held, err = s.tagged(ctx)
-			native = false
-		}
-		if err != nil || lists(index, d.Digest) {
-			return err
-		}
-		if !native {
-			if err := s.enter(ctx, index, d, held); err != nil {
-				return err
-			}
-		}
-		if err := wait(ctx, pause/2+rand.N(pause)); err != nil { //nolint:gosec // jitter
-			return err
-		}
-		pause = min(2*pause, longestLook)
-	}
-	return fmt.Errorf("%s: others overwrote the list of referrers %d times", s.fallback(), entries)
-}
-
-// enter adds an entry to the list under the fallback tag. What others entered
-// stays; what they enter at the same moment the caller finds missing, as they
-// do ours.
-func (s *store) enter(ctx context.Context, index *v1.IndexManifest, d v1.Descriptor, held string) error {
-	index.Manifests = append(index.Manifests, d)
-	raw, err := json.Marshal(index)
-	if err != nil {
-		return err
-	}
-	if now, err := s.client.Head(ctx, s.fallback()); err == nil && now.Digest != held {
-		return nil // read it again
-	}
-	_, err = s.client.Put(ctx, s.fallback(), string(types.OCIImageIndex), raw)
-	return err
-}
-
-func lists(index *v1.IndexManifest, digest v1.Hash) bool {
-	return slices.ContainsFunc(index.Manifests, func(d v1.Descriptor) bool { return d.Digest == digest })
-}
-
-func wait(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-t.C:
-		return nil
-	}
+	return s.client.Enlist(ctx, s.ref(s.subject.Digest), made.desc)
 }
 
 // artifact is a referrer as an image of the library, which uploads it.

@@ -47,47 +47,35 @@ type CreateRepository struct {
 var encryptions = []string{"AES256", "KMS", "KMS_DSSE"}
 
 var (
-	roleARN = regexp.MustCompile(`^arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]{1,576}$`)
+	roleARN = regexp.MustCompile(`^arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]+$`)
 	// https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html
 	externalID = regexp.MustCompile(`^[A-Za-z0-9_+=,.@:/-]{2,}$`)
 	awsRegion  = regexp.MustCompile(`^[a-z]{2,}(-[a-z]+)+-[0-9]+$`)
 	ecrHost    = regexp.MustCompile(`^([0-9]{12}\.dkr[.-]ecr(-fips)?\.[a-z0-9-]+\.[a-z0-9.-]+|public\.ecr\.aws|ecr-public\.aws\.com)$`)
 	// https://docs.aws.amazon.com/AmazonECR/latest/APIReference/API_ImageTagMutabilityExclusionFilter.html
-	tagFilter = regexp.MustCompile(`^[0-9A-Za-z._*-]{1,128}$`)
+	tagFilter = regexp.MustCompile(`^[0-9A-Za-z._*-]+$`)
 )
 
 const (
 	// Limits of ECR.
 	maxTagFilters, maxStars = 5, 2
 	maxPolicy               = 30_720
+	// Limits of IAM and STS.
+	maxRole, maxExternalID = 2048, 1224
 )
 
 // ecr judges what publish says of ECR.
 func (c checker) ecr(p *Publish) {
 	c = c.below("publish")
-	const arn = "arn:aws:iam::123456789012:role/NAME"
 	for host, access := range p.Registries {
 		if !ecrHost.MatchString(host) {
 			c.fault("bad-registry", "write ACCOUNT.dkr.ecr.REGION.amazonaws.com", at("registries", host), "%s is no host of ECR", show(host))
 		}
-		for i, role := range access.AssumeRole {
-			if !roleARN.MatchString(role) {
-				c.fault("bad-role", arn, at("registries", host, "assume_role", i), "%s is no ARN of a role", show(role))
-			}
-		}
-		if access.ExternalID != "" && (!externalID.MatchString(access.ExternalID) || len(access.ExternalID) > 1224) {
-			c.fault("bad-role", "letters, digits and _+=,.@:/-, at least two", at("registries", host, "external_id"), "external_id is none that AWS takes")
-		}
-		if access.ExternalID != "" && len(access.AssumeRole) == 0 {
-			c.fault("missing-key", "write assume_role: ["+arn+"]", at("registries", host, "external_id"), "external_id without assume_role")
-		}
-		if access.Region != "" && !awsRegion.MatchString(access.Region) {
-			c.fault("bad-region", "such as eu-central-1", at("registries", host, "region"), "%s is no region", show(access.Region))
-		}
+		c.below("registries", host).access(access)
 	}
 	if t := p.IDToken; t != nil {
-		if t.Role != "" && !roleARN.MatchString(t.Role) {
-			c.fault("bad-role", arn, at("id_token", "role"), "%s is no ARN of a role", show(t.Role))
+		if t.Role != "" && !isRole(t.Role) {
+			c.fault("bad-role", exampleRole, at("id_token", "role"), "%s is no ARN of a role", show(t.Role))
 		}
 		if strings.ContainsAny(t.Audience, " \t$") {
 			c.fault("bad-audience", "such as sts.amazonaws.com", at("id_token", "audience"), "%s is no audience", show(t.Audience))
@@ -109,9 +97,31 @@ func (c checker) ecr(p *Publish) {
 		c.fault("too-many", "", at("mutable_tags"), "ECR takes %d mutable_tags", maxTagFilters)
 	}
 	for i, pattern := range create.MutableTags {
-		if !tagFilter.MatchString(pattern) || strings.Count(pattern, "*") > maxStars {
+		if len(pattern) > maxTag || !tagFilter.MatchString(pattern) || strings.Count(pattern, "*") > maxStars {
 			c.fault("bad-tag", "letters, digits and ._-, with at most two *", at("mutable_tags", i), "%s is no pattern of tags", show(pattern))
 		}
+	}
+}
+
+const exampleRole = "arn:aws:iam::123456789012:role/NAME"
+
+func isRole(arn string) bool { return len(arn) <= maxRole && roleARN.MatchString(arn) }
+
+// access judges roles, for a registry or a key.
+func (c checker) access(a RegistryAccess) {
+	for i, role := range a.AssumeRole {
+		if !isRole(role) {
+			c.fault("bad-role", exampleRole, at("assume_role", i), "%s is no ARN of a role", show(role))
+		}
+	}
+	if a.ExternalID != "" && (!externalID.MatchString(a.ExternalID) || len(a.ExternalID) > maxExternalID) {
+		c.fault("bad-role", "letters, digits and _+=,.@:/-, at least two", at("external_id"), "external_id is none that AWS takes")
+	}
+	if a.ExternalID != "" && len(a.AssumeRole) == 0 {
+		c.fault("missing-key", "write assume_role: ["+exampleRole+"]", at("external_id"), "external_id without assume_role")
+	}
+	if a.Region != "" && !awsRegion.MatchString(a.Region) {
+		c.fault("bad-region", "such as eu-central-1", at("region"), "%s is no region", show(a.Region))
 	}
 }
 

@@ -77,6 +77,7 @@ func Load(fsys fs.FS, files []string, o Options) (*Repository, error) {
 	}
 	workers.Wait()
 	repo.Projects = slices.DeleteFunc(projects, func(p *Project) bool { return p == nil })
+	l.unmeant(settings, repo.Projects)
 
 	weekly, faults := l.weekly()
 	repo.Weekly = weekly

@@ -81,6 +81,8 @@ type Publish struct {
 	Attest bool `yaml:"attest,omitempty" json:"attest,omitempty"`
 	// Signs each image, as cosign does.
 	Sign *Sign `yaml:"sign,omitempty" json:"sign,omitempty"`
+	// Other registries that images are copied to once they are published.
+	Also []Also `yaml:"also,omitempty" json:"also,omitempty"`
 	// Creates missing ECR repositories: true, or how they are made.
 	CreateRepository *CreateRepository `yaml:"create_repository,omitempty" json:"create_repository,omitempty"`
 	// How AWS is signed in to for registries of ECR, by host.

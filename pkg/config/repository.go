@@ -90,6 +90,9 @@ func loadPipegen(fsys fs.FS, doc *document, getenv func(string) string) (Pipegen
 	if !slices.Contains(layouts, p.Layout) {
 		p.Layout = "tag"
 	}
+	if doc.root != nil {
+		checker{doc: doc}.also(&p)
+	}
 	if p.Ignore == nil {
 		p.Ignore = []string{"**/README.md"}
 	}

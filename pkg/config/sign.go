@@ -3,6 +3,7 @@ package config
 import (
 	"cmp"
 	"net/url"
+	"slices"
 	"strings"
 )
 
@@ -12,6 +13,12 @@ type Sign struct {
 	Key string `yaml:"key,omitempty" json:"key,omitempty"`
 	// Variable with the password of cosign's key; default: COSIGN_PASSWORD.
 	PasswordEnv string `yaml:"password_env,omitempty" json:"password_env,omitempty"`
+	// ARNs of roles for a key in KMS, each assumed with what the one before gave; the last one signs.
+	AssumeRole []string `yaml:"assume_role,omitempty" json:"assume_role,omitempty"`
+	// External id that the roles ask for.
+	ExternalID string `yaml:"external_id,omitempty" json:"external_id,omitempty"`
+	// Region of a key in KMS whose ARN is not given, and of the STS that gives the roles; default: AWS_REGION.
+	Region string `yaml:"region,omitempty" json:"region,omitempty"`
 	// Signs with the CI's identity instead of a key: Fulcio gives a certificate of some minutes.
 	Keyless bool `yaml:"keyless,omitempty" json:"keyless,omitempty"`
 	// Variable with the identity token; default: SIGSTORE_ID_TOKEN, and in GitHub its own service.
@@ -24,6 +31,14 @@ type Sign struct {
 	Rekor string `yaml:"rekor,omitempty" json:"rekor,omitempty"`
 	// URL of an authority for timestamps (RFC 3161); default: none.
 	Timestamp string `yaml:"timestamp,omitempty" json:"timestamp,omitempty"`
+}
+
+// KMS says whether the key is in AWS KMS.
+func (s *Sign) KMS() bool { return s != nil && strings.HasPrefix(s.Key, "awskms://") }
+
+// Access says how the credentials of AWS for a key in KMS come about.
+func (s *Sign) Access() RegistryAccess {
+	return RegistryAccess{AssumeRole: s.AssumeRole, ExternalID: s.ExternalID, Region: s.Region}
 }
 
 // PasswordVariable names the variable with the key's password.
@@ -57,7 +72,7 @@ func (s *Sign) Credentials() []string {
 	name, ok := strings.CutPrefix(s.Key, "env://")
 	switch {
 	case ok:
-		return []string{name, s.PasswordVariable()}
+		return slices.Compact([]string{name, s.PasswordVariable()})
 	case strings.Contains(s.Key, "://"):
 		return nil
 	}
@@ -84,6 +99,15 @@ func (c checker) sign(s *Sign) {
 		c.fault("bad-key", shape, at("key"), "keys of %s are not known", show(scheme))
 	case isURI && scheme == "awskms" && !strings.Contains(strings.TrimSuffix(rest, "/"), "/"):
 		c.fault("bad-key", shape, at("key"), "%s names no key", show(s.Key))
+	}
+	c.access(s.Access())
+	for _, k := range []struct {
+		key   string
+		given bool
+	}{{"assume_role", len(s.AssumeRole) > 0}, {"region", s.Region != ""}} {
+		if k.given && !s.KMS() {
+			c.fault("missing-key", "write key: awskms:///ARN", at(k.key), "%s is of a key in AWS KMS", k.key)
+		}
 	}
 	c.envName(s.PasswordEnv, at("password_env"))
 	c.envName(s.TokenEnv, at("token_env"))

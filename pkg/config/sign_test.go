@@ -24,6 +24,12 @@ func TestSign(t *testing.T) {
 		{"{keyless: true, fulcio: 'http://fulcio.example.org'}", "fulcio is not the address of a service"},
 		{"{keyless: true, rekor: 'https://user:secret@rekor.example.org'}", "rekor is not the address of a service"},
 		{"{keyless: true, timestamp: tsa}", "timestamp is not the address of a service"},
+		{"{key: 'awskms:///alias/a', assume_role: ['arn:aws:iam::123456789012:role/signer'], external_id: pipegen, region: eu-west-1}", ""},
+		{"{key: 'awskms:///alias/a', assume_role: [signer]}", "no ARN of a role"},
+		{"{key: 'awskms:///alias/a', external_id: pipegen}", "external_id without assume_role"},
+		{"{key: 'awskms:///alias/a', region: Ireland}", "no region"},
+		{"{key: cosign.key, region: eu-west-1}", "region is of a key in AWS KMS"},
+		{"{keyless: true, assume_role: ['arn:aws:iam::123456789012:role/signer']}", "assume_role is of a key in AWS KMS"},
 		{"{kee: a}", "unknown key"},
 	} {
 		_, err := LoadPipegen(fstest.MapFS{PipegenFile: {Data: []byte("publish:\n  sign: " + tt.sign + "\n")}})

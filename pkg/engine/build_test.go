@@ -52,7 +52,7 @@ func TestBuild(t *testing.T) {
 	}
 	want := plan.Result{
 		ID: "app@amd64", Ref: b.Build.Destination, Digest: got.Digest, Size: got.Size, MediaType: "application/vnd.docker.distribution.manifest.v2+json",
-		Platform: "linux/amd64", Bases: []plan.Base{{Ref: b.host + "/base:1", Digest: digest, Final: true}}, Key: b.Image.Key, Head: b.Plan.Head,
+		Platform: "linux/amd64", Verified: true, Bases: []plan.Base{{Ref: b.host + "/base:1", Digest: digest, Final: true}}, Key: b.Image.Key, Head: b.Plan.Head,
 	}
 	if !reflect.DeepEqual(got, want) || !digestPattern.MatchString(got.Digest) || got.Size == 0 {
 		t.Errorf("got %+v, want %+v", got, want)

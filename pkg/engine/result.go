@@ -51,7 +51,7 @@ func (b *building) adopt(ctx context.Context) (plan.Result, bool, error) {
 		return plan.Result{}, false, nil //nolint:nilerr // not ours, then
 	}
 	b.log.say(fmt.Sprintf("%s holds this build already: %s", j.Build.Destination, d.Digest))
-	return b.result(d), true, nil
+	return b.verified(d, c.Platform), true, nil
 }
 
 // sameBuild says whether an image is what this build makes.
@@ -84,7 +84,14 @@ func (b *building) verify(ctx context.Context, digest string) (plan.Result, erro
 		return plan.Result{}, fmt.Errorf("the image that was built is for %s, and the build for %s", c.Platform, b.Platform)
 	}
 	b.log.say(fmt.Sprintf("pushed %s, %s", j.Build.Destination, digest))
-	return b.result(d), nil
+	return b.verified(d, c.Platform), nil
+}
+
+// verified is the result of a build whose image is known to be for its platform.
+func (b *building) verified(d registry.Descriptor, of registry.Platform) plan.Result {
+	r := b.result(d)
+	r.Verified, r.OSVersion, r.OSFeatures = true, of.OSVersion, of.OSFeatures
+	return r
 }
 
 // errNoImage says that a manifest is neither an image nor an index of one image

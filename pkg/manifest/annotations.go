@@ -58,6 +58,32 @@ func again(p *plan.Plan, img *plan.Image, before map[string]string) map[string]s
 	return recorded(a, p, img, before[plan.BasesAnnotation])
 }
 
+// described are the annotations of an image's descriptor: its builder's own,
+// and over them those of the index, with the image's own bases in the place of
+// all. An image without any keeps what its descriptor says of them.
+func described(own, index map[string]string, bases []plan.Base) map[string]string {
+	a := map[string]string{}
+	maps.Copy(a, own)
+	for _, key := range []string{
+		ociTitle, ociCreated, ociRevision, ociSource, ociVersion,
+		plan.CommitAnnotation, plan.CommittedAnnotation, plan.CreatedAnnotation, plan.PipelineAnnotation, plan.KeyAnnotation,
+	} {
+		delete(a, key) // of an earlier publication, say
+		if v, ok := index[key]; ok {
+			a[key] = v
+		}
+	}
+	if len(bases) > 0 {
+		a[plan.BasesAnnotation] = listed(bases)
+		delete(a, ociBaseName)
+		delete(a, ociBaseDigest)
+		if at := slices.IndexFunc(bases, func(b plan.Base) bool { return b.Final }); at >= 0 {
+			a[ociBaseName], a[ociBaseDigest] = bases[at].Ref, bases[at].Digest
+		}
+	}
+	return a
+}
+
 // recorded puts the configured annotations over those of the images, and
 // pipegen's own over both.
 func recorded(a map[string]string, p *plan.Plan, img *plan.Image, bases string) map[string]string {
@@ -131,12 +157,7 @@ func bases(results []plan.Result) string {
 	var first []string
 	same, some := true, false
 	for i, r := range results {
-		list := []string{}
-		for _, b := range r.Bases {
-			if s := b.Ref + "@" + b.Digest; !slices.Contains(list, s) {
-				list = append(list, s)
-			}
-		}
+		list := baseList(r.Bases)
 		if i == 0 {
 			first = list
 		}
@@ -152,6 +173,26 @@ func bases(results []plan.Result) string {
 		v = first
 	}
 	raw, err := json.Marshal(v)
+	if err != nil {
+		return "" // strings always marshal
+	}
+	return string(raw)
+}
+
+// baseList gives bases as REF@DIGEST, each once.
+func baseList(bases []plan.Base) []string {
+	list := []string{}
+	for _, b := range bases {
+		if s := b.Ref + "@" + b.Digest; !slices.Contains(list, s) {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+// listed gives the value of plan.BasesAnnotation for one image.
+func listed(bases []plan.Base) string {
+	raw, err := json.Marshal(baseList(bases))
 	if err != nil {
 		return "" // strings always marshal
 	}

@@ -2,9 +2,11 @@ package manifest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -26,14 +28,21 @@ const (
 	maxDepth, maxChildren = 3, 1000
 )
 
-// referenceDigest is BuildKit's annotation of an attestation's descriptor in an
-// index that says which image it is of.
-const referenceDigest = "vnd.docker.reference.digest"
+// BuildKit's annotations of an attestation's descriptor in an index, which say
+// what it is and of which image (docs/attestations/attestation-storage.md of
+// moby/buildkit).
+const (
+	referenceType   = "vnd.docker.reference.type"
+	referenceDigest = "vnd.docker.reference.digest"
+	attestationType = "attestation-manifest"
+)
 
 // part is what one build gives to the index: an image, and attestations of it.
 type part struct {
 	image        v1.Descriptor
 	attestations []v1.Descriptor
+	// What the image was built on; nil when an earlier publication says so.
+	bases []plan.Base
 	// raw is the image's manifest; nil when only its presence was looked up.
 	raw []byte
 }
@@ -90,20 +99,39 @@ func fetch(ctx context.Context, c *registry.Client, img *plan.Image, b *plan.Bui
 		}
 		return part{}, fmt.Errorf("%s holds %d images (%s), where a build for %s makes one", r.Digest, len(images), strings.Join(held, ", "), want)
 	}
-	made, err := verify(ctx, c, img, images[0], want)
+	made, err := verify(ctx, c, img, images[0], want, r)
 	if err != nil {
 		return part{}, missing(err)
 	}
 	for _, a := range attestations {
-		if of := a.Annotations[referenceDigest]; of != "" && of != made.image.Digest.String() {
-			return part{}, fmt.Errorf("attestation %s is of %s, which is not the build's image", a.Digest, quote.Text(of))
+		if a, err = pointed(a, made.image.Digest); err != nil {
+			return part{}, err
 		}
-		if _, err := c.Head(ctx, img.Repository+"@"+a.Digest.String()); err != nil {
+		held, err := c.Head(ctx, img.Repository+"@"+a.Digest.String())
+		if err == nil {
+			err = same(held, registry.Descriptor{MediaType: string(a.MediaType), Digest: a.Digest.String(), Size: a.Size})
+		}
+		if err != nil {
 			return part{}, missing(err)
 		}
+		made.attestations = append(made.attestations, a)
 	}
-	made.attestations = attestations
+	made.bases = r.Bases
 	return made, nil
+}
+
+// pointed has an attestation point to the image that it is of, also one that
+// left it to its place in the build's own index. No runtime takes it for an
+// image.
+func pointed(a v1.Descriptor, image v1.Hash) (v1.Descriptor, error) {
+	if of := a.Annotations[referenceDigest]; of != "" && of != image.String() {
+		return v1.Descriptor{}, fmt.Errorf("attestation %s is of %s, which is not the build's image", a.Digest, quote.Text(of))
+	}
+	notes := map[string]string{}
+	maps.Copy(notes, a.Annotations)
+	notes[referenceType], notes[referenceDigest] = attestationType, image.String()
+	a.Annotations, a.Platform = notes, &v1.Platform{OS: "unknown", Architecture: "unknown"}
+	return a, nil
 }
 
 // missing adds what to do when something that a build pushed is gone.
@@ -171,6 +199,8 @@ func flatten(raw []byte) (flat, error) {
 	}
 	var f flat
 	for _, d := range m.Manifests {
+		// What a child is comes from the registry, by its digest.
+		d.Data, d.URLs = nil, nil
 		switch {
 		case !digestPattern.MatchString(d.Digest.String()):
 			return flat{}, fmt.Errorf("a child's digest %q is none", quote.Text(d.Digest.String()))
@@ -190,9 +220,10 @@ func flatten(raw []byte) (flat, error) {
 }
 
 // verify checks that an image is there, is what its descriptor says, and is
-// for the platform that was built. A platform that this process has verified
-// already costs one request, another two.
-func verify(ctx context.Context, c *registry.Client, img *plan.Image, d v1.Descriptor, want config.Platform) (part, error) {
+// for the platform that was built. A platform that this process or the build
+// has verified already costs one request, another two: a digest never changes
+// what it names.
+func verify(ctx context.Context, c *registry.Client, img *plan.Image, d v1.Descriptor, want config.Platform, r *plan.Result) (part, error) {
 	ref := img.Repository + "@" + d.Digest.String()
 	reported := registry.Descriptor{MediaType: string(d.MediaType), Digest: d.Digest.String(), Size: d.Size}
 	got, known := c.KnownPlatform(reported.Digest)
@@ -210,7 +241,12 @@ func verify(ctx context.Context, c *registry.Client, img *plan.Image, d v1.Descr
 	if err != nil {
 		return part{}, err
 	}
-	if !known {
+	switch {
+	case known:
+	case r.Verified:
+		got = registry.NormalPlatform(want.OS, want.Arch, want.Variant, r.OSVersion)
+		got.OSFeatures = r.OSFeatures
+	default:
 		read, err := c.Config(ctx, img.Repository, raw)
 		if err != nil {
 			return part{}, err
@@ -223,9 +259,12 @@ func verify(ctx context.Context, c *registry.Client, img *plan.Image, d v1.Descr
 		return part{}, failure.WithHint(fmt.Errorf("it is for %s, but its image %s is for %s", want, d.Digest, got),
 			"is its base image, or what is copied into it, made for %s?", want)
 	}
-	p := v1.Platform{OS: want.OS, Architecture: want.Arch, Variant: want.Variant, OSVersion: got.OSVersion}
-	if d.Platform != nil {
-		p.OSFeatures = d.Platform.OSFeatures
+	p := v1.Platform{OS: want.OS, Architecture: want.Arch, Variant: want.Variant, OSVersion: got.OSVersion, OSFeatures: got.OSFeatures}
+	if said := d.Platform; said != nil {
+		p.OSVersion = cmp.Or(p.OSVersion, said.OSVersion)
+		if len(p.OSFeatures) == 0 {
+			p.OSFeatures = said.OSFeatures
+		}
 	}
 	d.Platform = &p
 	return part{image: d, raw: raw}, nil

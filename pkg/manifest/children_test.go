@@ -11,16 +11,11 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
+	"github.com/pipegen/pipegen/pkg/config"
 	"github.com/pipegen/pipegen/pkg/failure"
 	"github.com/pipegen/pipegen/pkg/plan"
 	"github.com/pipegen/pipegen/pkg/registry"
 	"github.com/pipegen/pipegen/pkg/registry/registrytest"
-)
-
-// What says in an index that a descriptor is of an attestation.
-const (
-	referenceType   = "vnd.docker.reference.type"
-	attestationType = "attestation-manifest"
 )
 
 func TestChildrenAreVerified(t *testing.T) {
@@ -90,28 +85,46 @@ func TestChildrenAreVerified(t *testing.T) {
 }
 
 func TestPlatformsAreNormalised(t *testing.T) {
-	for build, config := range map[string]string{
-		"linux/arm64":   "linux/arm64/v8",
-		"linux/arm/v6":  "linux/arm",
-		"linux/arm/v7":  "linux/arm/v7",
-		"windows/amd64": "windows/amd64:10.0.17763.1",
+	for build, held := range map[string]string{
+		"linux/arm64":    "linux/arm64/v8",
+		"linux/arm64/v9": "linux/arm64",
+		"linux/arm/v6":   "linux/arm",
+		"linux/arm/v7":   "linux/arm/v7",
+		"linux/arm":      "Linux/armhf",
+		"linux/arm/v5":   "linux/arm/5",
+		"linux/amd64":    "linux/x86_64",
+		"linux/amd64/v3": "linux/x86-64/v3",
+		"linux/386":      "linux/i386",
+		"linux/x86_64":   "linux/amd64/v1",
+		"linux/aarch64":  "linux/arm64",
+		"windows/amd64":  "windows/amd64:10.0.17763.1",
 	} {
 		w := newWorld(t, nil)
-		w.push(t, build, registrytest.Image(t, config, nil))
+		w.push(t, build, registrytest.Image(t, held, nil))
 		pub, err := w.publish(t)
 		if err != nil {
-			t.Errorf("%s with a config of %s: %v", build, config, err)
+			t.Errorf("%s with a config of %s: %v", build, held, err)
 			continue
 		}
 		index, _ := w.Index(t, "images@"+pub.Digest)
-		want := build
-		if _, version, ok := strings.Cut(config, ":"); ok {
+		want := normal(t, build)
+		build := want
+		if _, version, ok := strings.Cut(held, ":"); ok {
 			want += ":" + version
 		}
 		if got := index.Manifests[0].Platform.String(); got != want || pub.Children[0].Platform != build {
-			t.Errorf("%s with a config of %s: %s in the index, %s published", build, config, got, pub.Children[0].Platform)
+			t.Errorf("%s with a config of %s: %s in the index, %s published", build, held, got, pub.Children[0].Platform)
 		}
 	}
+}
+
+func normal(t *testing.T, platform string) string {
+	t.Helper()
+	p, err := config.ParsePlatform(platform)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p.String()
 }
 
 // nested pushes what BuildKit makes with provenance: an index of the image

@@ -100,7 +100,7 @@ func TestSurveyPart(t *testing.T) {
 	w := newWorld(t, []string{"linux/amd64"})
 	pub := w.mustPublish(t)
 	_, raw := w.Index(t, "images:"+fixedTag)
-	w.Put(t, "images:app-part-latest", pub.MediaType, []byte(strings.Replace(string(raw), `"org.opencontainers.image.title":"app"`, `"org.opencontainers.image.title":"app-part"`, 1)))
+	w.Put(t, "images:app-part-latest", pub.MediaType, []byte(strings.ReplaceAll(string(raw), `"org.opencontainers.image.title":"app"`, `"org.opencontainers.image.title":"app-part"`)))
 	inv, err := Survey(t.Context(), w.client, plan.Known{Name: "app", Repository: w.Host + "/images", Layout: "tag"}, Scope{})
 	if err != nil || slices.ContainsFunc(inv.Tags, func(t Tag) bool { return t.Name == "app-part-latest" }) {
 		t.Errorf("got %+v, %v", inv.Tags, err)

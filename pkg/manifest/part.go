@@ -86,6 +86,7 @@ func resultsOf(part *plan.Image, img *plan.Image, results []plan.Result) []plan.
 				r.Ref, r.Digest, r.Size, r.MediaType, r.Parts = made.Ref, made.Digest, made.Size, made.MediaType, nil
 			}
 		}
+		r.Verified, r.OSVersion, r.OSFeatures = false, "", nil // the build says it of one image alone
 		r.ID = part.Name + r.ID[min(len(img.Name), len(r.ID)):]
 		out = append(out, r)
 	}

@@ -12,6 +12,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/pipegen/pipegen/pkg/config"
 	"github.com/pipegen/pipegen/pkg/failure"
@@ -48,6 +49,10 @@ type Options struct {
 // is, of what carries its key tag. Builds that push nothing have nothing to
 // publish: without others, the digest that comes back is empty.
 //
+// Once the tags stand, what they name is copied to the registries of
+// publish.also, under the same tags and by the same rules; a registry that
+// fails costs the others nothing.
+//
 // A moving tag that holds a later publication is left and listed in Kept. An
 // error wraps *registry.ImmutableError when the registry does not let a tag be
 // moved, and failure.ErrInput when results and plan do not fit each other.
@@ -68,6 +73,9 @@ func Publish(ctx context.Context, c *registry.Client, p *plan.Plan, img *plan.Im
 		pub, err = publishAll(ctx, c, p, some, names, results, o)
 	default:
 		pub, err = publish(ctx, c, p, some, results, nil, o)
+	}
+	if err == nil {
+		err = also(ctx, c, p, some, &pub, o)
 	}
 	if err != nil {
 		return pub, fmt.Errorf("image %s: %w", img.Name, err)
@@ -233,6 +241,7 @@ func join(p *plan.Plan, notes map[string]string, made []part) (raw []byte, media
 		} else {
 			seen[d] = true
 		}
+		m.image.Annotations = described(m.image.Annotations, notes, m.bases)
 		if docker {
 			m.image.Annotations, m.image.ArtifactType = nil, ""
 		}
@@ -249,13 +258,15 @@ func join(p *plan.Plan, notes map[string]string, made []part) (raw []byte, media
 	return raw, string(index.MediaType), left, err
 }
 
-// tags puts the tags on what was joined. A moving tag that fails does not
-// keep the others from being moved.
+// tags puts the tags on what was joined, the moving ones side by side. One of
+// these that fails does not keep the others from being moved.
 func (w *writer) tags(ctx context.Context, pub *plan.Published) error {
-	if err := w.fix(ctx, w.image.Tags[0]); err != nil {
-		return err
+	if fixed := w.image.Tags[0]; fixed != "" {
+		if err := w.fix(ctx, fixed); err != nil {
+			return err
+		}
+		pub.Tags = append(pub.Tags, fixed)
 	}
-	pub.Tags = append(pub.Tags, w.image.Tags[0])
 	if key := w.image.KeyTag; key != "" {
 		switch err := w.fix(ctx, key); {
 		case err == nil:
@@ -266,19 +277,30 @@ func (w *writer) tags(ctx context.Context, pub *plan.Published) error {
 			w.keep(pub, key, err.Error())
 		}
 	}
+	moving := w.image.Tags[1:]
+	reasons, errs := make([]string, len(moving)), make([]error, len(moving))
+	var g errgroup.Group
+	g.SetLimit(parallel)
+	for i, tag := range moving {
+		g.Go(func() error {
+			reasons[i], errs[i] = w.move(ctx, tag)
+			return nil
+		})
+	}
+	_ = g.Wait() // errs has them all
 	var failed []error
-	for _, tag := range w.image.Tags[1:] {
-		reason, err := w.move(ctx, tag)
+	for i, tag := range moving {
 		switch {
-		case ctx.Err() != nil:
-			return err
-		case err != nil:
-			failed = append(failed, err)
-		case reason != "":
-			w.keep(pub, tag, reason)
+		case errs[i] != nil:
+			failed = append(failed, errs[i])
+		case reasons[i] != "":
+			w.keep(pub, tag, reasons[i])
 		default:
 			pub.Tags = append(pub.Tags, tag)
 		}
+	}
+	if ctx.Err() != nil && len(failed) > 0 {
+		return context.Cause(ctx)
 	}
 	if len(failed) == 1 {
 		return failed[0]

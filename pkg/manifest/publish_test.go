@@ -115,28 +115,47 @@ func TestRequests(t *testing.T) {
 	}
 }
 
+// TestConcurrentPublishers has many publish one moving tag at once: whoever
+// looks sees one of their publications whole, and no other state.
 func TestConcurrentPublishers(t *testing.T) {
-	const publishers = 40
-	w := newWorld(t, []string{"linux/amd64"})
-	w.image.KeyTag = ""
+	const publishers = 200
+	w := newWorld(t, []string{"linux/amd64", "linux/arm64"})
 	linear := func(_ context.Context, old, new string) (bool, error) { return old <= new, nil }
-	type run struct {
-		plan    *plan.Plan
-		results []plan.Result
+	client := registry.New(registry.Options{Keychain: anonymous{}, RPS: 100_000})
+	publish := func(i int) (plan.Published, error) {
+		p, img := *w.plan, *w.image
+		p.Head, img.KeyTag, img.Tags = commit(i), "", []string{fmt.Sprintf("app-%d", i), "app-latest"}
+		results := slices.Clone(w.results)
+		for i := range results {
+			results[i].Head = p.Head
+		}
+		return Publish(t.Context(), client, &p, &img, results, Options{Ancestor: linear})
 	}
-	var runs []run
-	for i := range publishers {
-		p, results := w.other(t, func(p *plan.Plan) { p.Head = commit(i) })
-		p.Images[0].Tags = []string{fmt.Sprintf("app-%d", i), "app-latest"}
-		runs = append(runs, run{p, results})
-	}
-	var wg sync.WaitGroup
+	stop, seen := make(chan struct{}), map[string]bool{}
+	var watch, work sync.WaitGroup
+	watch.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			d, raw, err := client.Get(t.Context(), w.Host+"/images:app-latest")
+			switch {
+			case errors.Is(err, registry.ErrNotFound):
+			case err != nil || registry.Digest(raw) != d.Digest:
+				t.Errorf("the tag holds %+v, %v", d, err)
+				return
+			default:
+				seen[d.Digest] = true
+			}
+		}
+	})
 	var mu sync.Mutex
 	states := map[string]bool{}
-	client := registry.New(registry.Options{Keychain: anonymous{}, RPS: 10_000})
-	for _, r := range runs {
-		wg.Go(func() {
-			pub, err := Publish(t.Context(), client, r.plan, &r.plan.Images[0], r.results, Options{Ancestor: linear})
+	for i := range publishers {
+		work.Go(func() {
+			pub, err := publish(i)
 			if err != nil {
 				t.Error(err)
 			}
@@ -145,17 +164,23 @@ func TestConcurrentPublishers(t *testing.T) {
 			mu.Unlock()
 		})
 	}
-	wg.Wait()
+	work.Wait()
+	close(stop)
+	watch.Wait()
 	if now := w.Digest(t, "images:app-latest"); !states[now] || len(states) != publishers {
 		t.Errorf("the tag holds %s, which is none of the %d publications", now, len(states))
 	}
-	// Whoever comes last, an older run does not win.
-	p := runs[publishers-1]
-	last, err := Publish(t.Context(), client, p.plan, &p.plan.Images[0], p.results, Options{Ancestor: linear})
+	for digest := range seen {
+		if !states[digest] {
+			t.Errorf("meanwhile it held %s, which is no publication", digest)
+		}
+	}
+	// Whoever came last, an older run does not win.
+	last, err := publish(publishers - 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Publish(t.Context(), client, runs[0].plan, &runs[0].plan.Images[0], runs[0].results, Options{Ancestor: linear}); err != nil {
+	if _, err := publish(0); err != nil {
 		t.Fatal(err)
 	}
 	if now := w.Digest(t, "images:app-latest"); now != last.Digest {

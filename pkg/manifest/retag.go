@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pipegen/pipegen/pkg/failure"
@@ -36,6 +38,9 @@ func before(ctx context.Context, c *registry.Client, p *plan.Plan, img *plan.Ima
 		of, err := c.Platform(ctx, img.Repository, held.Digest)
 		if err != nil {
 			return publication{}, vanished(err)
+		}
+		if held, raw, err = published(ctx, c, p, img, held, raw); err != nil {
+			return publication{}, err
 		}
 		image, err := descriptor(held)
 		made := part{image: image, raw: raw}
@@ -76,6 +81,42 @@ func before(ctx context.Context, c *registry.Client, p *plan.Plan, img *plan.Ima
 	}
 	made[0].attestations = f.attestations
 	return publication{made, again(p, img, notes.Annotations), images}, errors.Join(err, g.Wait())
+}
+
+// published gives a bare manifest with the annotations of this publication, so
+// that it too says of which commit it is now: its labels are those of the build.
+// Config and layers stay, and so what is pulled. Docker's manifests have no
+// annotations; they are left as they are.
+func published(ctx context.Context, c *registry.Client, p *plan.Plan, img *plan.Image, held registry.Descriptor, raw []byte) (registry.Descriptor, []byte, error) {
+	if held.MediaType != string(types.OCIManifestSchema1) {
+		return held, raw, nil
+	}
+	said, err := plan.PublicationOf(ctx, c, img.Repository, held, raw)
+	if err != nil {
+		return held, nil, err
+	}
+	fields := map[string]json.RawMessage{}
+	notes := map[string]string{}
+	if err := json.Unmarshal(raw, &fields); err != nil {
+		return held, nil, fmt.Errorf("manifest %s: %w", held.Digest, err)
+	}
+	if own, ok := fields["annotations"]; ok {
+		if err := json.Unmarshal(own, &notes); err != nil {
+			return held, nil, fmt.Errorf("manifest %s: its annotations: %w", held.Digest, err)
+		}
+	}
+	before := notes[plan.BasesAnnotation]
+	if before == "" && len(said.Bases) > 0 {
+		before = listed(said.Bases)
+	}
+	maps.Copy(notes, recorded(map[string]string{}, p, img, before))
+	if fields["annotations"], err = json.Marshal(notes); err != nil {
+		return held, nil, err
+	}
+	if raw, err = json.Marshal(fields); err != nil {
+		return held, nil, err
+	}
+	return registry.Descriptor{MediaType: held.MediaType, Digest: registry.Digest(raw), Size: int64(len(raw))}, raw, nil
 }
 
 // vanished adds what to do when what was there at planning is gone.

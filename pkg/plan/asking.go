@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/v1/types"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pipegen/pipegen/pkg/config"
@@ -74,6 +75,7 @@ type asking struct {
 	client *registry.Client
 	naming naming
 	keys   bool // whether publications carry key tags
+	docker bool // whether indexes are Docker lists
 }
 
 // checkAsking refuses a selection that needs what is not there.
@@ -260,7 +262,7 @@ func (a asking) reuse(ctx context.Context, order [][]*candidate) error {
 			case err != nil:
 				undecided.Images[c.name] = err
 			// A tag has 48 bits of the key; the rest stands in the manifest.
-			case p.Key == c.key && registry.IsIndex(p.MediaType) == c.index():
+			case p.Key == c.key && registry.IsIndex(p.MediaType) == c.index() && a.records(p.MediaType):
 				c.retag, built[c.name] = c.held, false
 			}
 		}
@@ -269,6 +271,19 @@ func (a asking) reuse(ctx context.Context, order [][]*candidate) error {
 		}
 	}
 	return nil
+}
+
+// records says whether what is published again can say of which commit it is.
+// Docker's lists and manifests have no place for that, and the labels of their
+// images are of an older commit: a late pipeline would take moving tags back.
+func (a asking) records(mediaType string) bool {
+	switch types.MediaType(mediaType) {
+	case types.DockerManifestList, types.DockerManifestSchema2:
+		return false
+	case types.OCIImageIndex:
+		return !a.docker
+	}
+	return true
 }
 
 func (c *candidate) mustBuild(built map[string]bool) bool {

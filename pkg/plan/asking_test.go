@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/pipegen/pipegen/pkg/diff"
 	"github.com/pipegen/pipegen/pkg/failure"
@@ -148,6 +150,28 @@ func TestRetagNeedsTheWholeKey(t *testing.T) {
 				t.Errorf("retag %q with %d builds; the tag holds %s", got.Retag, len(got.Builds), digest)
 			}
 		})
+	}
+}
+
+// What cannot say anew of which commit it is, is built.
+func TestRetagNeedsAPlaceForTheCommit(t *testing.T) {
+	s := registrytest.New(t)
+	in := asks(input(t, tree{"app": "index: false\nplatforms: [linux/amd64]"}, "app/x"), s)
+	in.Selection = Selection{Changed: true}
+	key := compute(t, in).Images[0].Key
+	img := mutate.MediaType(registrytest.Image(t, "linux/amd64", map[string]string{KeyAnnotation: key, HeadLabel: headSHA}), types.DockerManifestSchema2)
+	s.Push(t, "images:app-key-"+key[:12], mutate.ConfigMediaType(img, types.DockerConfigJSON))
+	in.Selection.Missing = true
+	if got := compute(t, in).Images[0]; got.Retag != "" || len(got.Builds) != 1 {
+		t.Errorf("retag %q with %d builds", got.Retag, len(got.Builds))
+	}
+	for mediaType, docker := range map[types.MediaType]bool{types.OCIImageIndex: true, types.DockerManifestList: false} {
+		if (asking{docker: docker}).records(string(mediaType)) {
+			t.Errorf("%s, Docker lists %v", mediaType, docker)
+		}
+	}
+	if !(asking{}).records(string(types.OCIImageIndex)) || !(asking{docker: true}).records(string(types.OCIManifestSchema1)) {
+		t.Error("OCI's have a place")
 	}
 }
 

@@ -78,7 +78,7 @@ func prepare(ctx context.Context, in *Input) (*work, config.Faults, error) {
 	w := &work{
 		in: in, naming: n, candidates: cs, byName: make(map[string]*candidate, len(cs)), order: order, sel: in.Selection.Or(in.CI, in.Client != nil && in.publishesKeys()),
 		tree: newContentTree(in.Entries, root.Ignore, in.Config.Projects), upstream: upstreamCommits{ask: in.Resolve, known: map[upstreamRef]string{}},
-		asking: asking{in.Client, n, in.publishesKeys()},
+		asking: asking{in.Client, n, in.publishesKeys(), in.Config.Pipegen.Publish.MediaType == "docker"},
 	}
 	for _, c := range cs {
 		w.byName[c.name] = c

@@ -28,6 +28,8 @@ type Explanation struct {
 	Dependents []string `json:"dependents"`
 	// Whole references that it will have; none if it is left out.
 	Tags []string `json:"tags"`
+	// Whole references that it will have in other registries.
+	Also []string `json:"also,omitempty"`
 	// Command lines of its jobs, as a list of arguments each.
 	Commands [][]string `json:"commands"`
 	// Nil unless it was asked for.
@@ -135,6 +137,11 @@ func (w *work) explain(c *candidate, p *Plan) Explanation {
 	}
 	for _, tag := range img.Tags {
 		e.Tags = append(e.Tags, reference(img.Repository, tag))
+	}
+	for _, to := range p.Copies(img) {
+		for _, tag := range to.Tags {
+			e.Also = append(e.Also, reference(to.Repository, tag))
+		}
 	}
 	for i := range img.Builds {
 		e.Commands = append(e.Commands, []string{"pipegen", "build", img.Builds[i].ID, "--plan", "plan.json"})

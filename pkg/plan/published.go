@@ -52,7 +52,8 @@ type Publication struct {
 
 // ReadPublication reads what a tag or digest holds, and what that says of
 // itself: by its annotations, or, where it has none of pipegen's (a bare
-// manifest, a Docker list), by the labels of its first image. The error is
+// manifest, a Docker list), by the labels of the first of its images that has
+// some. The error is
 // registry.ErrNotFound when it is not there.
 func ReadPublication(ctx context.Context, c *registry.Client, ref string) (*Publication, error) {
 	held, raw, err := c.Get(ctx, ref)
@@ -71,6 +72,9 @@ func PublicationOf(ctx context.Context, c *registry.Client, ref string, held reg
 		Manifests   []struct {
 			MediaType string `json:"mediaType"`
 			Digest    string `json:"digest"`
+			Platform  struct {
+				OS string `json:"os"`
+			} `json:"platform"`
 		} `json:"manifests"`
 	}
 	if err := json.Unmarshal(raw, &m); err != nil {
@@ -84,20 +88,39 @@ func PublicationOf(ctx context.Context, c *registry.Client, ref string, held reg
 	if err != nil {
 		return nil, err
 	}
-	if registry.IsIndex(held.MediaType) {
-		if len(m.Manifests) == 0 || !registry.IsImage(m.Manifests[0].MediaType) {
-			return p, nil
+	if !registry.IsIndex(held.MediaType) {
+		return p, p.readLabels(ctx, c, r, raw)
+	}
+	asked := 0
+	for _, child := range m.Manifests {
+		if !registry.IsImage(child.MediaType) || child.Platform.OS == "unknown" { // an attestation
+			continue
 		}
-		if _, raw, err = c.Get(ctx, r.Repository()+"@"+m.Manifests[0].Digest); err != nil {
-			return p, unlessGone(err)
+		if asked++; asked > mostChildren {
+			break
+		}
+		_, raw, err := c.Get(ctx, r.Repository()+"@"+child.Digest)
+		if err == nil {
+			err = p.readLabels(ctx, c, r, raw)
+		}
+		if err = unlessGone(err); err != nil || p.Commit != "" || p.Revision != "" || !p.Created.IsZero() {
+			return p, err
 		}
 	}
+	return p, nil
+}
+
+// mostChildren is how many images of an index are asked for labels.
+const mostChildren = 3
+
+// readLabels reads what the labels of an image say, whose manifest is raw.
+func (p *Publication) readLabels(ctx context.Context, c *registry.Client, r registry.Reference, raw []byte) error {
 	config, err := c.Config(ctx, r.Repository(), raw)
 	if err != nil {
-		return p, unlessGone(err)
+		return unlessGone(err)
 	}
 	p.labelled(config.Labels)
-	return p, nil
+	return nil
 }
 
 func (p *Publication) annotated(a map[string]string) {
@@ -160,7 +183,7 @@ func parseTime(s string) time.Time {
 // is no image, says nothing, but what could not be asked might have.
 func unlessGone(err error) error {
 	var e *registry.Error
-	if errors.Is(err, registry.ErrNotFound) || errors.As(err, &e) && e.Status == 0 && e.Unwrap() == nil {
+	if err == nil || errors.Is(err, registry.ErrNotFound) || errors.As(err, &e) && e.Status == 0 && e.Unwrap() == nil {
 		return nil
 	}
 	return err

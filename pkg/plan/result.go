@@ -16,6 +16,13 @@ type Result struct {
 	Size      int64  `json:"size"`
 	MediaType string `json:"mediaType"`
 	Platform  string `json:"platform"`
+	// Whether the build read the config of the image that it pushed, or that is
+	// in the index, and it is for Platform; of several images that is not said.
+	Verified bool `json:"verified,omitempty"`
+	// Build of Windows that the config names then.
+	OSVersion string `json:"os_version,omitempty"`
+	// What it says the image wants of Windows, such as win32k.
+	OSFeatures []string `json:"os_features,omitempty"`
 	// Outputs that are files, in the order of the plan.
 	Outputs []Output `json:"outputs,omitempty"`
 	// Several images that a project's own build made, sorted by name. Ref,
@@ -72,9 +79,20 @@ type Published struct {
 	// Tags that were left where they are, and why.
 	Kept     []KeptTag `json:"kept,omitempty"`
 	Children []Child   `json:"children"`
+	// Where else it was published, in the order of publish.also.
+	Also []Copied `json:"also,omitempty"`
 	// The other images that a project's own build made, sorted by name. If none
 	// of them is the project's own, what carries its key tag is the first again.
 	Parts []Published `json:"parts,omitempty"`
+}
+
+// Copied is a publication in another registry, with the same digest.
+type Copied struct {
+	// Repository without tag.
+	Repository string `json:"repository"`
+	// As in Published.
+	Tags []string  `json:"tags"`
+	Kept []KeptTag `json:"kept,omitempty"`
 }
 
 // KeptTag is a tag that a publication did not move.

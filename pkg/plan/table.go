@@ -40,6 +40,12 @@ func (p *Plan) WriteTable(w io.Writer) error {
 			return err
 		}
 	}
+	if also := p.copied(); len(also) > 0 {
+		b.WriteString("\nalso published to:\n")
+		for _, to := range also {
+			fmt.Fprintf(&b, "  %s: %s\n", quote.Text(to.registry), quote.Text(abridged(to.names)))
+		}
+	}
 	if len(p.Skipped) > 0 {
 		b.WriteString("\nleft out:\n")
 		for _, group := range groupSkipped(p.Skipped) {
@@ -88,6 +94,32 @@ func why(reasons []Reason) string {
 		s += fmt.Sprintf(" (+%d)", more)
 	}
 	return s
+}
+
+// copiedGroup are the images that go to one registry beside the plan's own.
+type copiedGroup struct {
+	registry string
+	names    []string
+}
+
+func (p *Plan) copied() []copiedGroup {
+	var groups []copiedGroup
+	at := map[string]int{}
+	for i := range p.Images {
+		img := &p.Images[i]
+		for _, to := range p.Copies(img) {
+			registry := strings.TrimSuffix(to.Repository, "/"+img.Name)
+			if p.Layout == "tag" {
+				registry = to.Repository
+			}
+			if _, ok := at[registry]; !ok {
+				at[registry] = len(groups)
+				groups = append(groups, copiedGroup{registry: registry})
+			}
+			groups[at[registry]].names = append(groups[at[registry]].names, img.Name)
+		}
+	}
+	return groups
 }
 
 type skippedGroup struct{ reason, names string }

@@ -85,20 +85,38 @@ func (a AWS) config(ctx context.Context, host string, getenv func(string) string
 	if !ok {
 		return aws.Config{}, h, failure.Input("%s is no registry of ECR", quote.Text(host))
 	}
-	access := a.Registries[host]
 	region := cmp.Or(h.region, publicRegion)
 	// The libraries refuse special endpoints where the user gives one.
 	own := getenv("AWS_ENDPOINT_URL") == "" && getenv("AWS_ENDPOINT_URL_ECR") == "" && getenv("AWS_ENDPOINT_URL_ECR_PUBLIC") == ""
-	cfg, err := config.LoadDefaultConfig(ctx, func(o *config.LoadOptions) error {
-		o.Region = cmp.Or(access.Region, region)
-		o.RetryMaxAttempts = apiAttempts
+	cfg, err := a.Config(ctx, region, a.Registries[host], getenv, func(o *config.LoadOptions) error {
 		if h.fips && own {
 			o.UseFIPSEndpoint = aws.FIPSEndpointStateEnabled
 		}
 		return nil
 	})
 	if err != nil {
-		return aws.Config{}, h, &keychainError{fmt.Errorf("reading the configuration of AWS: %w", err), "check AWS_PROFILE and ~/.aws/config"}
+		return aws.Config{}, h, err
+	}
+	if h.dualStack && own {
+		// After the roles: not every region's STS has such an endpoint.
+		cfg.ConfigSources = append([]any{config.LoadOptions{UseDualStackEndpoint: aws.DualStackEndpointStateEnabled}}, cfg.ConfigSources...)
+	}
+	return cfg, h, nil
+}
+
+// Config gives the configuration of AWS's libraries for a region, with the
+// credentials by which registries of ECR are used too: the CI's identity where
+// there is one, else what AWS's own tools find, and then the roles of access.
+// An empty region is that of the environment. It asks nobody yet; an error is
+// of the configuration.
+func (a AWS) Config(ctx context.Context, region string, access AWSAccess, getenv func(string) string, more ...func(*config.LoadOptions) error) (aws.Config, error) {
+	cfg, err := config.LoadDefaultConfig(ctx, append([]func(*config.LoadOptions) error{func(o *config.LoadOptions) error {
+		o.Region = cmp.Or(access.Region, region)
+		o.RetryMaxAttempts = apiAttempts
+		return nil
+	}}, more...)...)
+	if err != nil {
+		return aws.Config{}, &keychainError{fmt.Errorf("reading the configuration of AWS: %w", err), "check AWS_PROFILE and ~/.aws/config"}
 	}
 	session := cmp.Or(getenv("AWS_ROLE_SESSION_NAME"), "pipegen")
 	if token, role := identity(getenv), cmp.Or(a.Role, getenv("AWS_ROLE_ARN")); token != nil && role != "" {
@@ -114,12 +132,10 @@ func (a AWS) config(ctx context.Context, host string, getenv func(string) string
 			}
 		}))
 	}
-	cfg.Region = region
-	if h.dualStack && own {
-		// After the roles: not every region's STS has such an endpoint.
-		cfg.ConfigSources = append([]any{config.LoadOptions{UseDualStackEndpoint: aws.DualStackEndpointStateEnabled}}, cfg.ConfigSources...)
+	if region != "" {
+		cfg.Region = region
 	}
-	return cfg, h, nil
+	return cfg, nil
 }
 
 // identity finds the token by which this process shows who it is; nil: there

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"strings"
 	"sync"
 
@@ -16,9 +17,10 @@ import (
 
 // The places that credentials come from, in the order they are asked.
 const (
-	fromDocker = "from the Docker configuration"
-	fromECR    = "from AWS, by the ECR credential helper"
-	fromGitLab = "the GitLab job's CI_REGISTRY_USER and CI_REGISTRY_PASSWORD"
+	fromVariable = "from DOCKER_AUTH_CONFIG"
+	fromDocker   = "from the Docker configuration"
+	fromECR      = "from AWS, by the ECR credential helper"
+	fromGitLab   = "the GitLab job's CI_REGISTRY_USER and CI_REGISTRY_PASSWORD"
 )
 
 // keychain is the default chain of sources. It remembers which of them had
@@ -29,10 +31,13 @@ type keychain struct {
 	ecr    func(host string) authn.Authenticator
 	getenv func(string) string
 	warn   func(string)
+	// What tokens of clouds are asked through.
+	transport http.RoundTripper
 
 	mu      sync.Mutex
 	sources map[string]string              // by host
 	ecrs    map[string]authn.Authenticator // by host
+	clouds  map[string]authn.Authenticator // by host
 	warned  bool
 }
 
@@ -42,7 +47,8 @@ func newKeychain(aws AWS, getenv func(string) string, warn func(string)) *keycha
 		ecr: func(host string) authn.Authenticator {
 			return newECR(host, func(ctx context.Context, host string) (*api.Auth, error) { return aws.password(ctx, host, getenv) })
 		},
-		sources: map[string]string{}, ecrs: map[string]authn.Authenticator{},
+		sources: map[string]string{}, ecrs: map[string]authn.Authenticator{}, clouds: map[string]authn.Authenticator{},
+		transport: http.DefaultTransport,
 	}
 }
 
@@ -68,6 +74,9 @@ func (k *keychain) ResolveContext(ctx context.Context, target authn.Resource) (a
 	if _, asked := k.aws.Registries[host]; asked && isECR(host) {
 		return k.found(host, fromECR, k.ecrFor(host)), nil
 	}
+	if auth := k.fromVariable(target); auth != nil {
+		return k.found(host, fromVariable, auth), nil
+	}
 	auth, err := waitFor(ctx, func() (authn.Authenticator, error) { return authn.Resolve(ctx, k.docker, target) })
 	if err == nil && auth != authn.Anonymous {
 		return k.found(host, fromDocker, auth), nil
@@ -87,6 +96,9 @@ func (k *keychain) ResolveContext(ctx context.Context, target authn.Resource) (a
 	}
 	if user, password := k.getenv("CI_REGISTRY_USER"), k.getenv("CI_REGISTRY_PASSWORD"); user != "" && password != "" && strings.EqualFold(k.getenv("CI_REGISTRY"), host) {
 		return k.found(host, fromGitLab, &authn.Basic{Username: user, Password: password}), nil
+	}
+	if auth, source := k.cloudFor(host); auth != nil {
+		return k.found(host, source, auth), nil
 	}
 	return authn.Anonymous, nil
 }
@@ -112,6 +124,20 @@ func (k *keychain) ecrFor(host string) authn.Authenticator {
 		k.ecrs[host] = k.ecr(host)
 	}
 	return k.ecrs[host]
+}
+
+// cloudFor is cloud, with one authenticator for each host.
+func (k *keychain) cloudFor(host string) (authn.Authenticator, string) {
+	auth, source := k.cloud(host)
+	if auth == nil {
+		return nil, ""
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.clouds[host] == nil {
+		k.clouds[host] = auth
+	}
+	return k.clouds[host], source
 }
 
 func (k *keychain) warnOnce(text string) {

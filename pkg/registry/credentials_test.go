@@ -133,7 +133,7 @@ func TestECR(t *testing.T) {
 	if asked != 1 {
 		t.Errorf("AWS was asked %d times", asked)
 	}
-	k.ecrs[ecrHost].(*ecrAuth).since = time.Now().Add(-ecrLife)
+	k.ecrs[ecrHost].(*fetched).since = time.Now().Add(-ecrLife)
 	if _, err := k.ecrs[ecrHost].Authorization(); err != nil || asked != 2 {
 		t.Errorf("an old password is used again (%v)", err)
 	}

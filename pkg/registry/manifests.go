@@ -114,13 +114,14 @@ func (c *Client) Put(ctx context.Context, ref, mediaType string, raw []byte) (De
 	}
 	defer drain(resp)
 	if err := transport.CheckError(resp, http.StatusOK, http.StatusCreated, http.StatusAccepted); err != nil {
-		if r.Digest == "" && saysImmutable(err) {
+		if r.Digest == "" && refuses(err) {
 			held, herr := c.Head(ctx, ref)
 			switch {
-			case herr == nil && held.Digest == d.Digest:
+			case herr != nil:
+			case held.Digest == d.Digest:
 				return d, nil
-			case herr == nil:
-				return Descriptor{}, &ImmutableError{Tag: r.String(), Holds: held.Digest, Wanted: d.Digest}
+			case c.immovable(ctx, r, mediaType, raw, err):
+				return Descriptor{}, &ImmutableError{Tag: r.String(), Holds: held.Digest, Wanted: d.Digest, Said: refusal(err)}
 			}
 		}
 		return Descriptor{}, c.explain(ctx, op, r, err)

@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -68,7 +70,7 @@ func TestManifests(t *testing.T) {
 	if err != nil || p.String() != "linux/arm64" || p.Unspecific {
 		t.Errorf("Platform: %+v, %v", p, err)
 	}
-	if known, ok := c.KnownPlatform(digest); !ok || known != p {
+	if known, ok := c.KnownPlatform(digest); !ok || !reflect.DeepEqual(known, p) {
 		t.Errorf("KnownPlatform: %+v, %v", known, ok)
 	}
 	for _, ref := range []string{repository, "bad ref"} {
@@ -183,40 +185,57 @@ func TestImmutableTags(t *testing.T) {
 	tests := map[string]struct {
 		status int
 		body   string
-		is     bool
+		// Whether anything else is refused too.
+		all bool
+		is  bool
 	}{
-		"ECR":         {400, `{"errors":[{"code":"TAG_INVALID","message":"The image tag 'v1' already exists in the 'app' repository and cannot be overwritten because the repository is immutable."}]}`, true},
-		"ECR's API":   {400, `{"errors":[{"code":"ImageTagAlreadyExistsException","message":"tag"}]}`, true},
-		"tag invalid": {400, `{"errors":[{"code":"TAG_INVALID","message":"manifest tag"}]}`, true},
-		"Harbor":      {412, `{"errors":[{"code":"PRECONDITION","message":"Failed to process request due to 'app:v1' configured as immutable."}]}`, true},
-		"Docker Hub":  {403, `{"errors":[{"code":"DENIED","message":"tag v1 is immutable"}]}`, true},
-		"Google":      {400, `{"errors":[{"code":"MANIFEST_INVALID","message":"cannot update tag v1. The repository has enabled tag immutability"}]}`, true},
-		"Artifactory": {403, `{"errors":[{"code":"DENIED","message":"Not enough permissions to delete/overwrite artifact 'app/v1/manifest.json'"}]}`, true},
-		"Nexus":       {400, `Repository does not allow updating assets: docker-hosted`, true},
-		"DTR":         {409, `{"errors":[{"code":"UNKNOWN","message":"tag=v1 cannot be overwritten because app is an immutable repository"}]}`, true},
-		"no right":    {403, `{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"}]}`, false},
+		"ECR":                  {400, `{"errors":[{"code":"TAG_INVALID","message":"The image tag 'v1' already exists in the 'app' repository and cannot be overwritten because the repository is immutable."}]}`, true, true},
+		"ECR's API":            {400, `{"errors":[{"code":"ImageTagAlreadyExistsException","message":"tag"}]}`, true, true},
+		"ECR Public":           {400, `{"errors":[{"code":"TAG_INVALID","message":"The image tag 'v1' already exists in the 'alias/app' repository and cannot be overwritten because the tag is immutable."}]}`, true, true},
+		"tag invalid":          {400, `{"errors":[{"code":"TAG_INVALID","message":"manifest tag"}]}`, true, true},
+		"Harbor":               {412, `{"errors":[{"code":"PRECONDITION","message":"Failed to process request due to 'app:v1' configured as immutable."}]}`, true, true},
+		"Docker Hub":           {403, `{"errors":[{"code":"DENIED","message":"requested access to the resource is denied - This tag is already assigned to an image in this repository and cannot be updated due to immutability settings. To push this image, use a different tag."}]}`, true, true},
+		"Google":               {400, `{"errors":[{"code":"MANIFEST_INVALID","message":"cannot update tag v1. The repository has enabled tag immutability"}]}`, true, true},
+		"Artifactory":          {403, `{"errors":[{"code":"DENIED","message":"Not enough permissions to delete/overwrite artifact 'app/v1/manifest.json' (user 'ci' needs DELETE permission)."}]}`, true, true},
+		"Artifactory, tersely": {403, `{"errors":[{"code":"MANIFEST_INVALID","message":"manifest invalid","detail":{"description":"HTTP 403 Forbidden"}}]}`, false, true},
+		"GHCR":                 {403, `{"errors":[{"code":"DENIED","message":"permission_denied: write_package"}]}`, false, true},
+		"GitLab":               {403, `{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"}]}`, false, true},
+		"Azure":                {405, `{"errors":[{"code":"UNSUPPORTED","message":"The operation is disallowed on this registry, repository or image. View troubleshooting steps at https://aka.ms/acr/faq/#why-does-my-pull-or-push-request-fail-with-disallowed-operation"}]}`, true, true},
+		"Nexus":                {400, `Repository does not allow updating assets: docker-hosted`, true, true},
+		"DTR":                  {409, `{"errors":[{"code":"UNKNOWN","message":"tag=v1 cannot be overwritten because app is an immutable repository"}]}`, true, true},
+		"a proxy":              {403, `<html><h1>403 Forbidden</h1></html>`, false, true},
+		"no right":             {403, `{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"}]}`, true, false},
+		"read-only":            {405, `{"errors":[{"code":"UNSUPPORTED","message":"The operation is unsupported."}]}`, true, false},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			s := registrytest.New(t, registrytest.Immutable(tt.status, tt.body))
+			locked := atomic.Bool{}
+			s := registrytest.New(t, registrytest.Immutable(tt.status, tt.body), handle(func(w http.ResponseWriter, r *http.Request) bool {
+				if tt.all && locked.Load() && r.Method == http.MethodPut {
+					http.Error(w, tt.body, tt.status)
+					return true
+				}
+				return false
+			}))
 			c := registry.New(anonymous)
 			ref := s.Host + "/app:v1"
 			if _, err := c.Put(t.Context(), ref, image, []byte("{}")); err != nil {
 				t.Fatal(err)
 			}
+			locked.Store(true)
 			_, err := c.Put(t.Context(), ref, image, []byte("{ }"))
 			var immutable *registry.ImmutableError
 			if errors.As(err, &immutable) != tt.is {
 				t.Fatalf("Put of other bytes: %v", err)
 			}
 			if tt.is {
-				want := registry.ImmutableError{Tag: ref, Holds: registry.Digest([]byte("{}")), Wanted: registry.Digest([]byte("{ }"))}
-				if *immutable != want {
+				want := registry.ImmutableError{Tag: ref, Holds: registry.Digest([]byte("{}")), Wanted: registry.Digest([]byte("{ }")), Said: immutable.Said}
+				if *immutable != want || !strings.HasPrefix(immutable.Said, strconv.Itoa(tt.status)+" ") || strings.Contains(err.Error(), "\n") {
 					t.Errorf("got %+v, want %+v", *immutable, want)
 				}
-				if _, err := c.Put(t.Context(), ref, image, []byte("{}")); err != nil {
-					t.Errorf("Put of the same bytes: %v", err)
-				}
+			}
+			if _, err := c.Put(t.Context(), ref, image, []byte("{}")); err != nil {
+				t.Errorf("Put of the same bytes: %v", err)
 			}
 		})
 	}

@@ -20,6 +20,9 @@ type Platform struct {
 	OS, Architecture, Variant string
 	// OSVersion is the build of Windows; empty elsewhere.
 	OSVersion string
+	// OSFeatures are what the image wants of Windows (win32k), as its config
+	// lists them.
+	OSFeatures []string
 	// Unspecific says that the config gives no variant, so that Variant is
 	// only what is usual for the architecture.
 	Unspecific bool
@@ -81,10 +84,11 @@ func (c *Client) Config(ctx context.Context, repository string, raw []byte) (Con
 		return bad("the config that the registry sent is not the one that the manifest names (%d bytes, %s)", m.Config.Size, want)
 	}
 	var file struct {
-		OS           string `json:"os"`
-		Architecture string `json:"architecture"`
-		Variant      string `json:"variant"`
-		OSVersion    string `json:"os.version"`
+		OS           string   `json:"os"`
+		Architecture string   `json:"architecture"`
+		Variant      string   `json:"variant"`
+		OSVersion    string   `json:"os.version"`
+		OSFeatures   []string `json:"os.features"`
 		Config       struct {
 			Labels map[string]string
 		} `json:"config"`
@@ -96,6 +100,7 @@ func (c *Client) Config(ctx context.Context, repository string, raw []byte) (Con
 		return bad("the config names no platform")
 	}
 	config := Config{NormalPlatform(file.OS, file.Architecture, file.Variant, file.OSVersion), file.Config.Labels}
+	config.Platform.OSFeatures = file.OSFeatures
 	c.mu.Lock()
 	c.platforms[digest] = config.Platform
 	c.mu.Unlock()

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/partial"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"golang.org/x/sync/errgroup"
 
@@ -36,7 +37,7 @@ func (c *Client) Push(ctx context.Context, ref string, img v1.Image, idx v1.Imag
 	if err != nil {
 		return Descriptor{}, err
 	}
-	ends, err := c.ends()
+	pusher, err := c.pusher()
 	if err != nil {
 		return Descriptor{}, err
 	}
@@ -48,7 +49,7 @@ func (c *Client) Push(ctx context.Context, ref string, img v1.Image, idx v1.Imag
 	if err != nil {
 		return Descriptor{}, c.explain(ctx, pushing, r, err)
 	}
-	p := &push{Client: c, ref: r, repo: reg.Repo(r.Path), ends: ends}
+	p := &push{Client: c, ref: r, repo: reg.Repo(r.Path), pusher: pusher}
 	var top document = img
 	if idx != nil {
 		top = idx
@@ -89,9 +90,9 @@ func described(m document) (*v1.Descriptor, []byte, error) {
 // push is one call of Push.
 type push struct {
 	*Client
-	ref  Reference
-	repo name.Repository
-	ends ends
+	ref    Reference
+	repo   name.Repository
+	pusher *remote.Pusher
 }
 
 // fail explains an error that is not explained yet.
@@ -187,7 +188,7 @@ func (p *push) here(ctx context.Context, m document) (bool, error) {
 // knows.
 func (p *push) upload(ctx context.Context, l v1.Layer) error {
 	for attempt := 0; ; attempt++ {
-		err := p.ends.pusher.Upload(ctx, p.repo, l)
+		err := p.pusher.Upload(ctx, p.repo, l)
 		if err == nil {
 			return nil
 		}

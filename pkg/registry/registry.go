@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"golang.org/x/time/rate"
 )
@@ -21,7 +22,8 @@ type Options struct {
 	// the host) that may be reached over plain HTTP. Loopback always may.
 	Insecure []string
 	// Keychain finds credentials; nil: the Docker configuration, then the ECR
-	// credential helper's library for hosts of ECR, then the GitLab job's.
+	// credential helper's library for hosts of ECR, then the GitLab job's, then
+	// those of GitHub, Google and Azure for their own registries.
 	Keychain authn.Keychain
 	// Transport sends requests; nil: one like http.DefaultTransport.
 	Transport http.RoundTripper
@@ -61,7 +63,7 @@ type Client struct {
 	accesses  map[string]*access  // by scope and repository
 	platforms map[string]Platform // by digest of a manifest whose config was read
 
-	ends func() (ends, error)
+	pusher func() (*remote.Pusher, error)
 }
 
 // New makes a client. It sends nothing and reads no credential before they
@@ -88,10 +90,13 @@ func New(o Options) *Client {
 		accesses:  map[string]*access{},
 		platforms: map[string]Platform{},
 	}
+	if k, ok := c.keychain.(*keychain); ok {
+		k.transport = c.transport
+	}
 	if o.Create != nil {
 		c.create = newCreator(*o.Create, o.AWS, o.Getenv)
 	}
-	c.ends = sync.OnceValues(c.newEnds)
+	c.pusher = sync.OnceValues(c.newPusher)
 	return c
 }
 

@@ -306,8 +306,10 @@ func again(in *http.Request, out *http.Response, err error) bool {
 		case http.StatusRequestTimeout: // RFC 9110, 15.5.9: the client may repeat it
 			return repeatable
 		}
-		// 501 and 505 to 511 say that the request itself is not understood.
-		return repeatable && out.StatusCode >= 500 && out.StatusCode <= 504 && out.StatusCode != http.StatusNotImplemented
+		// 501 and 505 to 511 say that the request itself is not understood;
+		// those above are of proxies that do not reach the registry.
+		code := out.StatusCode
+		return repeatable && code >= 500 && code != http.StatusNotImplemented && (code <= 504 || code > 511)
 	}
 	return repeatable && broken(err)
 }

@@ -93,6 +93,8 @@ func TestRetries(t *testing.T) {
 		"404":                    {status(404), 1, 1, false},
 		"409":                    {status(409), 1, 1, false},
 		"501":                    {status(501), 1, 1, false},
+		"505":                    {status(505), 1, 1, false},
+		"520, of a proxy":        {status(520), 1, 2, true},
 		"connection closed":      {hangUp, 2, 3, true},
 		"silence before headers": {func(http.ResponseWriter) { time.Sleep(600 * time.Millisecond) }, 1, 2, true},
 	}
@@ -100,9 +102,11 @@ func TestRetries(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var requests atomic.Int64
-			s := registrytest.New(t, onManifests(func(n int, w http.ResponseWriter, r *http.Request) bool {
-				requests.Store(int64(n))
-				if n <= tt.times {
+			s := registrytest.New(t, onManifests(func(_ int, w http.ResponseWriter, r *http.Request) bool {
+				if r.Method != http.MethodPut {
+					return false // what the tag holds that was refused
+				}
+				if n := requests.Add(1); n <= int64(tt.times) {
 					_, _ = io.Copy(io.Discard, r.Body)
 					tt.fault(w)
 					return true
@@ -418,5 +422,42 @@ func TestErrorsAreOneLine(t *testing.T) {
 				t.Errorf("hint: %s", failure.Hint(err))
 			}
 		})
+	}
+}
+
+// Whatever a registry answers, its connection is used again.
+func TestConnectionsAreReused(t *testing.T) {
+	var n, dials atomic.Int64
+	s := registrytest.New(t, onManifests(func(_ int, w http.ResponseWriter, r *http.Request) bool {
+		if n.Add(1)%3 != 0 {
+			return false
+		}
+		_, _ = io.Copy(io.Discard, r.Body)
+		w.Header().Set("Retry-After", "0")
+		http.Error(w, strings.Repeat("busy ", 1000), http.StatusTooManyRequests)
+		return true
+	}))
+	rt := NewTransport()
+	dial := rt.DialContext
+	rt.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		dials.Add(1)
+		return dial(ctx, network, address)
+	}
+	c := impatient(Options{Transport: rt})
+	for i := range 10 {
+		ref := fmt.Sprintf("%s/app:v%d", s.Host, i)
+		if _, _, err := c.Get(t.Context(), ref); !errors.Is(err, ErrNotFound) {
+			t.Fatal(err)
+		}
+		if _, err := c.Put(t.Context(), ref, manifestType, []byte("{}")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Head(t.Context(), ref); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// One finds out that the registry speaks no TLS.
+	if got := dials.Load(); got != 2 {
+		t.Errorf("%d connections", got)
 	}
 }

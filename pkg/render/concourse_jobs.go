@@ -62,7 +62,7 @@ func (c *concourse) imageJob(i int) (*yaml.Node, error) {
 	if img.Pushes() {
 		publish, err := c.task(kindManifest, task{
 			name: concourseManifest, inputs: inputs, outputs: []string{"published"}, image: c.shared, limit: concourseLight, dir: concourseSource,
-			args: append(run, "--metadata-dir=../published"),
+			args: append(run, "--metadata-dir=../published"), params: c.publishing(),
 		})
 		if err != nil {
 			return nil, err
@@ -72,6 +72,23 @@ func (c *concourse) imageJob(i int) (*yaml.Node, error) {
 	// One build of an image at a time moves its tags.
 	n := mapping("name", c.images[i].job, "serial", true, "plan", steps)
 	return n, c.lay(n, kindJob)
+}
+
+// publishing is the environment of the task that publishes: credentials for
+// the other registries that images go to, and for signing.
+func (c *concourse) publishing() map[string]string {
+	t := task{params: map[string]string{}}
+	publish := c.plan.Publish
+	if slices.ContainsFunc(publish.Also, func(a config.Also) bool { return !isECR(a.Registry) }) {
+		t.params["DOCKER_AUTH_CONFIG"] = "((docker_auth_config))"
+	}
+	for _, name := range publish.Sign.Credentials() {
+		t.credential(name)
+	}
+	if publish.Sign != nil && publish.Sign.Keyless {
+		t.params[publish.Sign.TokenVariable()] = "((" + concourseSigning + ":token))"
+	}
+	return t.params
 }
 
 // fetch gives the step that fetches what an image is made of. Its job starts
@@ -238,6 +255,9 @@ var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 func (c *concourse) task(kind string, t task) (*yaml.Node, error) {
 	// Tasks see nothing that Concourse says of their build.
 	params := map[string]string{"PIPEGEN_CI": "concourse"}
+	if c.plan.Publish.IDToken != nil {
+		params[awsToken] = "((" + concourseAWS + ":token))"
+	}
 	if c.config.Pipegen.Registry == "" {
 		params["PIPEGEN_REGISTRY"] = "((pipegen_registry))"
 	}

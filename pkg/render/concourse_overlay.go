@@ -1,6 +1,7 @@
 package render
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -102,7 +103,7 @@ func allKeys(kinds map[string]map[string][]string) map[string][]string {
 // name must be there, and what is there must be used: Concourse takes nothing
 // else.
 func (c *concourse) extra() (map[string][]*yaml.Node, error) {
-	out := map[string][]*yaml.Node{}
+	out := map[string][]*yaml.Node{"var_sources": c.identities()}
 	known := map[string]bool{concoursePipeline: true}
 	for _, p := range c.projects {
 		known[p.resource] = true
@@ -127,6 +128,9 @@ func (c *concourse) extra() (map[string][]*yaml.Node, error) {
 				continue
 			}
 			for i, item := range items.Content {
+				if key == "var_sources" && slices.Contains([]string{concourseAWS, concourseSigning}, lookup(item, "name").Value) {
+					return nil, concourseOverlays.fault(fmt.Errorf("%s is pipegen's own", lookup(item, "name").Value), kindPipeline, key, strconv.Itoa(i))
+				}
 				out[key] = append(out[key], clone(item))
 				if key != "resources" {
 					continue
@@ -148,6 +152,22 @@ func (c *concourse) extra() (map[string][]*yaml.Node, error) {
 		}
 	}
 	return out, nil
+}
+
+// identities are the sources of tokens by which jobs show who they are
+// (https://concourse-ci.org/docs/operation/creds/id-token).
+func (c *concourse) identities() []*yaml.Node {
+	var sources []*yaml.Node
+	add := func(name, audience string) {
+		sources = append(sources, mapping("name", name, "type", "idtoken", "config", mapping("audience", flow(list(audience)))))
+	}
+	if t := c.plan.Publish.IDToken; t != nil {
+		add(concourseAWS, cmp.Or(t.Audience, awsAudience))
+	}
+	if s := c.plan.Publish.Sign; s != nil && s.Keyless {
+		add(concourseSigning, s.TokenAudience())
+	}
+	return sources
 }
 
 // usedResources finds what the get and put steps below a value use.

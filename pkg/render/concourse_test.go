@@ -91,6 +91,16 @@ func concourseCheckouts() map[string]checkout {
 		"secrets": settings.with(checkout{
 			"projects/tool/build-config.yaml": "upstream_repo: https://git.example/tool\nupstream_ref: v1\nupstream_auth: {token_env: GIT_TOKEN}\nsecrets: [{id: key, env: NPM_TOKEN}]\npre_script: \"true\"\n",
 		}).with(project("projects/app", "depends_on: [tool]\n", "FROM scratch\n")),
+		"also": checkout{"pipegen.yaml": settings["pipegen.yaml"] + `publish:
+  also: [{registry: public.ecr.aws/acme/images}, {registry: registry.example.org/images, images: [app]}]
+  sign: {key: "env://COSIGN_PRIVATE_KEY"}
+overlays: {concourse: {manifest: {config: {params: {COSIGN_PASSWORD: null}}}}}
+`}.with(project("projects/app", "platforms: [linux/amd64]\n", "FROM scratch\n")),
+		"identity": checkout{"pipegen.yaml": settings["pipegen.yaml"] + `publish:
+  also: [{registry: public.ecr.aws/acme/images}]
+  sign: {keyless: true, fulcio: "https://fulcio.example.org"}
+  id_token: {role: "arn:aws:iam::123456789012:role/ci"}
+`}.with(project("projects/app", "platforms: [linux/amd64]\n", "FROM scratch\n")),
 		"engines": settings.with(project("projects/buildkit", "engine: buildkit\noutputs: [image, rootfs]\nssh: [{env: DEPLOY_KEY}]\n", "FROM scratch\n")).
 			with(project("projects/unpushed", "outputs: [oci-layout]\n", "FROM scratch\n")).
 			with(checkout{"projects/made/build-config.yaml": "engine: make\n", "projects/made/Makefile": "release:\n"}),
@@ -196,6 +206,7 @@ func TestConcourseRefuses(t *testing.T) {
 		"unknown put":      {settings("overlays: {concourse: {job: {on_failure: {do: [{put: chat}]}}}}\n"), "overlays.concourse.job.on_failure.do.0.put"},
 		"unused resource":  {settings("overlays: {concourse: {pipeline: {resources: [{name: chat, type: git}]}}}\n"), "overlays.concourse.pipeline.resources.0"},
 		"second resource":  {settings("overlays: {concourse: {job: {ensure: {put: app}}, pipeline: {resources: [{name: app, type: git}]}}}\n"), "overlays.concourse.pipeline.resources.0"},
+		"own source":       {settings("overlays: {concourse: {pipeline: {var_sources: [{name: pipegen-signing, type: vault}]}}}\n"), "overlays.concourse.pipeline.var_sources.0"},
 		"nameless":         {settings("overlays: {concourse: {pipeline: {resources: [{type: git}]}}}\n"), "overlays.concourse.pipeline.resources.0"},
 	} {
 		data, err := c.files.concourse(t)

@@ -89,6 +89,8 @@ type github struct {
 	variables []string
 	// Environment variables that hold secrets: for resolving upstreams, and for builds.
 	upstream, secrets []string
+	// Environment variables that hold secrets for signing.
+	signing []string
 	// Secrets that overlays of the jobs of an image name.
 	overlaid []string
 
@@ -96,7 +98,8 @@ type github struct {
 	// not pushed.
 	files, unpublished bool
 
-	signIn githubSignIn
+	// How jobs sign in, and how that does which publishes.
+	signIn, publish githubSignIn
 	// Whether images go to a registry that only a repository variable names.
 	registryVariable bool
 }
@@ -146,7 +149,8 @@ func newGitHub(p *plan.Plan, o GitHubOptions) (*github, error) {
 	}
 	maps.Copy(secrets, upstream)
 	g.variables, g.upstream, g.secrets = named(variables), named(upstream), named(secrets)
-	for _, name := range g.secrets {
+	g.signing = p.Publish.Sign.Credentials()
+	for _, name := range slices.Concat(g.secrets, g.signing) {
 		if name != "GITHUB_TOKEN" && strings.HasPrefix(strings.ToUpper(name), "GITHUB_") || slices.Contains(githubOwn, name) {
 			return nil, failure.Input("%s cannot hold a secret in a workflow: that name is GitHub's or pipegen's own", name)
 		}
@@ -156,6 +160,7 @@ func newGitHub(p *plan.Plan, o GitHubOptions) (*github, error) {
 	if t := p.Publish.IDToken; t != nil {
 		g.signIn.aws, g.signIn.role, g.signIn.audience = true, t.Role, cmp.Or(t.Audience, awsAudience)
 	}
+	g.publish = g.signIn.publishing(p.Publish)
 	return g, nil
 }
 

@@ -65,7 +65,7 @@ func (g *github) mainWorkflow(called *yaml.Node) (*yaml.Node, error) {
 	)
 	jobs := mapping()
 	root.Content = append(root.Content, text("jobs"), jobs)
-	planJob, err := g.job(kindPrepare, g.planJob(), 0, g.planSteps())
+	planJob, err := g.job(kindPrepare, g.planJob(), 0, g.signIn, g.planSteps())
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +86,7 @@ func (g *github) mainWorkflow(called *yaml.Node) (*yaml.Node, error) {
 		"runs-on", lightLabel,
 		"timeout-minutes", 5,
 		"permissions", flow(mapping()),
-	), -1, []*yaml.Node{mapping(
+	), -1, g.signIn, []*yaml.Node{mapping(
 		"name", "Look at the results",
 		"if", "needs.plan.result != 'success' || contains(needs.*.result, 'failure') || contains(needs.*.result, 'cancelled')",
 		"run", "echo '::error::a job failed, was cancelled or did not run' && exit 1",
@@ -108,9 +108,9 @@ func (g *github) planJob() *yaml.Node {
 	return mapping(
 		"runs-on", lightLabel,
 		"timeout-minutes", 60,
-		"permissions", g.permissions("read"),
+		"permissions", g.signIn.permissions("read"),
 		"outputs", outputs,
-		"env", g.environment("CHECK_README", "${{ vars.CHECK_README }}"),
+		"env", g.environment(g.signIn, "CHECK_README", "${{ vars.CHECK_README }}"),
 	)
 }
 
@@ -164,9 +164,9 @@ func (g *github) imageWorkflow() (root, permissions *yaml.Node, err error) {
 		"strategy", mapping("fail-fast", false, "matrix", mapping("platform", "${{ fromJSON(inputs.platforms) }}")),
 		"runs-on", "${{ fromJSON("+quoted(string(labels))+")[matrix.platform] }}",
 		"timeout-minutes", limit,
-		"permissions", g.permissions("write"),
-		"env", g.environment("PIPEGEN_BUILD", "${{ inputs.image }}@${{ matrix.platform }}"),
-	), 1, g.buildSteps())
+		"permissions", g.signIn.permissions("write"),
+		"env", g.environment(g.signIn, "PIPEGEN_BUILD", "${{ inputs.image }}@${{ matrix.platform }}"),
+	), 1, g.signIn, g.buildSteps())
 	if err != nil {
 		return nil, nil, err
 	}
@@ -183,12 +183,12 @@ func (g *github) imageWorkflow() (root, permissions *yaml.Node, err error) {
 		"timeout-minutes", 30,
 		// Two runs do not move the tags of one image at the same time.
 		"concurrency", mapping("group", "pipegen-manifest-${{ inputs.image }}", "cancel-in-progress", false),
-		"permissions", g.permissions("write"),
-		"env", g.environment("PIPEGEN_NAME", "${{ inputs.image }}"),
-	), 1, []*yaml.Node{
+		"permissions", g.publish.permissions("write"),
+		"env", g.environment(g.publish, "PIPEGEN_NAME", "${{ inputs.image }}"),
+	), 1, g.publish, []*yaml.Node{
 		download("Fetch the plan", "name", planArtifact, "."),
 		download("Fetch the results of the builds", "pattern", buildArtifact+"${{ inputs.image }}@*", ".pipegen/builds"),
-		mapping("name", "Publish", "run", `exec pipegen manifest "$PIPEGEN_NAME" -f markdown >> "$GITHUB_STEP_SUMMARY"`),
+		mapping("name", "Publish", "run", `exec pipegen manifest "$PIPEGEN_NAME" -f markdown >> "$GITHUB_STEP_SUMMARY"`, "env", g.publishing()),
 		upload("Keep the result", indexArtifact+"${{ inputs.image }}", ".pipegen/indexes/${{ inputs.image }}.json", "", result),
 	})
 	if err != nil {
@@ -235,8 +235,8 @@ func (g *github) buildSteps() []*yaml.Node {
 }
 
 // job completes a job: a checkout of this depth (0 is all of it, -1 none), the
-// steps of its overlay, pipegen itself, and its steps.
-func (g *github) job(kind string, job *yaml.Node, depth int, own []*yaml.Node) (*yaml.Node, error) {
+// steps of its overlay, those that sign in, pipegen itself, and its steps.
+func (g *github) job(kind string, job *yaml.Node, depth int, signIn githubSignIn, own []*yaml.Node) (*yaml.Node, error) {
 	overlay, steps, err := overlaidSteps(g.overlays[kind])
 	if err != nil {
 		return nil, githubOverlays.fault(err, kind, "steps")
@@ -248,7 +248,7 @@ func (g *github) job(kind string, job *yaml.Node, depth int, own []*yaml.Node) (
 			with = mapping("fetch-depth", 0, "persist-credentials", false)
 		}
 		checkout := []*yaml.Node{mapping("name", "Check out", "uses", checkoutAction.node(), "with", with)}
-		steps = append(slices.Concat(checkout, steps, g.signInSteps()), mapping(
+		steps = append(slices.Concat(checkout, steps, g.signInSteps(signIn)), mapping(
 			"name", "Take pipegen out of its image",
 			"run", `mkdir -p "$RUNNER_TEMP/pipegen/bin" && docker run --rm --volume "$RUNNER_TEMP/pipegen/bin:/out" --entrypoint cp "${PIPEGEN_IMAGE:?set this variable of the repository}" /kaniko/pipegen /out/ && echo "$RUNNER_TEMP/pipegen/bin" >> "$GITHUB_PATH"`,
 		))
@@ -281,15 +281,28 @@ func download(step, by, which, path string) *yaml.Node {
 }
 
 // environment is what every job with pipegen needs, and its own.
-func (g *github) environment(pairs ...any) *yaml.Node {
+func (g *github) environment(signIn githubSignIn, pairs ...any) *yaml.Node {
 	env := mapping("PIPEGEN_IMAGE", g.image)
 	if g.registryVariable {
 		env.Content = append(env.Content, mapping("ECR_REGISTRY", "${{ vars.ECR_REGISTRY }}").Content...)
 	}
-	if g.signIn.aws {
-		env.Content = append(env.Content, mapping("AWS_ROLE_ARN", cmp.Or(g.signIn.role, "${{ vars.AWS_ROLE_ARN }}"), "AWS_REGION", "${{ vars.AWS_REGION }}").Content...)
+	if signIn.aws {
+		env.Content = append(env.Content, mapping("AWS_ROLE_ARN", cmp.Or(signIn.role, "${{ vars.AWS_ROLE_ARN }}"), "AWS_REGION", "${{ vars.AWS_REGION }}").Content...)
 	}
 	env.Content = append(env.Content, mapping(pairs...).Content...)
+	return env
+}
+
+// publishing is the environment of the step that publishes: the secrets that
+// signing takes, and the job's token where it signs in to another registry.
+func (g *github) publishing() any {
+	env := secretsOf(g.signing)
+	if g.publish.token {
+		env.Content = append(env.Content, mapping("GITHUB_TOKEN", "${{ github.token }}").Content...)
+	}
+	if len(env.Content) == 0 {
+		return nil
+	}
 	return env
 }
 
@@ -306,7 +319,7 @@ func secretsOf(names []string) *yaml.Node {
 // job's own token it has anyway.
 func (g *github) passed() *yaml.Node {
 	names := []string{dockerVariable}
-	for _, name := range slices.Concat(g.secrets, g.overlaid) {
+	for _, name := range slices.Concat(g.secrets, g.signing, g.overlaid) {
 		if name = strings.ToUpper(name); name != "GITHUB_TOKEN" && !slices.Contains(names, name) {
 			names = append(names, name)
 		}

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"gopkg.in/yaml.v3"
+
+	"github.com/pipegen/pipegen/pkg/config"
 )
 
 // dockerVariable names the secret with a Docker config.json for registries.
@@ -19,6 +21,11 @@ type githubSignIn struct {
 	role, audience string
 	// GitHub's own registry, by the job's token: for reading, and for publishing.
 	packages, publishes bool
+	// Whether pipegen itself needs the job's token: what else signs in there is
+	// another registry's.
+	token bool
+	// Whether images are signed by the identity that GitHub gives the job.
+	signs bool
 }
 
 // signInFor decides by what the configuration itself names. A registry that it
@@ -33,6 +40,20 @@ func signInFor(registry string, images []string) githubSignIn {
 	return s
 }
 
+// publishing adds what the job needs that publishes: for the other registries
+// that images go to, and for signing.
+func (s githubSignIn) publishing(p config.Publish) githubSignIn {
+	for _, also := range p.Also {
+		s.aws = s.aws || isECR(also.Registry)
+		if isGHCR(also.Registry) && !s.publishes {
+			s.packages, s.publishes, s.token = true, true, true
+		}
+	}
+	s.aws = s.aws || p.Sign.KMS()
+	s.signs = p.Sign != nil && p.Sign.Keyless
+	return s
+}
+
 func isGHCR(reference string) bool { return strings.HasPrefix(reference, "ghcr.io/") }
 
 func isECR(reference string) bool {
@@ -41,13 +62,13 @@ func isECR(reference string) bool {
 }
 
 // permissions of the token of a job that uses registries.
-func (g *github) permissions(packages string) *yaml.Node {
+func (s githubSignIn) permissions(packages string) *yaml.Node {
 	p := mapping("contents", "read")
-	if g.signIn.aws {
+	if s.aws || s.signs {
 		p.Content = append(p.Content, text("id-token"), text("write"))
 	}
-	if g.signIn.packages {
-		if !g.signIn.publishes {
+	if s.packages {
+		if !s.publishes {
 			packages = "read"
 		}
 		p.Content = append(p.Content, text("packages"), text(packages))
@@ -56,16 +77,17 @@ func (g *github) permissions(packages string) *yaml.Node {
 }
 
 // signInSteps write what docker and pipegen sign in to registries with: below
-// the runner's temporary directory, for the runner's user alone.
-func (g *github) signInSteps() []*yaml.Node {
+// the runner's temporary directory, for the runner's user alone. What a job
+// needs beyond the others is pipegen's own to sign in to, and not docker's.
+func (g *github) signInSteps(own githubSignIn) []*yaml.Node {
 	var steps []*yaml.Node
-	if g.signIn.aws {
+	if own.aws {
 		// Jobs of a fork's pull request get no identity, and need none.
 		steps = append(steps, mapping(
 			"name", "Get an identity for AWS",
 			"if", "env.AWS_ROLE_ARN != ''",
 			"run", `if [ -n "$ACTIONS_ID_TOKEN_REQUEST_URL" ]; then `+
-				`curl --silent --show-error --fail --retry 3 --header @- "$ACTIONS_ID_TOKEN_REQUEST_URL&audience=`+url.QueryEscape(g.signIn.audience)+`" <<< "Authorization: bearer $ACTIONS_ID_TOKEN_REQUEST_TOKEN" `+
+				`curl --silent --show-error --fail --retry 3 --header @- "$ACTIONS_ID_TOKEN_REQUEST_URL&audience=`+url.QueryEscape(own.audience)+`" <<< "Authorization: bearer $ACTIONS_ID_TOKEN_REQUEST_TOKEN" `+
 				`| jq --exit-status --raw-output .value | install -D -m 600 /dev/stdin "$RUNNER_TEMP/pipegen/aws-token" `+
 				`&& echo "AWS_WEB_IDENTITY_TOKEN_FILE=$RUNNER_TEMP/pipegen/aws-token" >> "$GITHUB_ENV"; fi`,
 		))

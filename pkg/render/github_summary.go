@@ -63,6 +63,12 @@ func PublishedMarkdown(published []plan.Published) []byte {
 		for _, kept := range pub.Kept {
 			fmt.Fprintf(&b, "- left %s: %s\n", markdown(kept.Tag), markdown(kept.Reason))
 		}
+		for _, to := range pub.Also {
+			fmt.Fprintf(&b, "- also %s: %s\n", markdown(to.Repository), markdown(strings.Join(to.Tags, " ")))
+			for _, kept := range to.Kept {
+				fmt.Fprintf(&b, "  - left %s: %s\n", markdown(kept.Tag), markdown(kept.Reason))
+			}
+		}
 		b.WriteString("\n")
 		b.Write(PublishedMarkdown(pub.Parts))
 	}

@@ -86,7 +86,16 @@ func ghCases() map[string]ghCase {
 	}
 	tar.Builds[0].SSH = []config.SSH{{ID: "default", Env: "DEPLOY_KEY"}, {ID: "agent"}}
 
+	copied := ghPlan(ghBoth("app"))
+	copied.Publish.Also = []config.Also{{Registry: "ghcr.io/acme"}, {Registry: "public.ecr.aws/acme", Images: []string{"app"}}}
+	copied.Publish.Sign = &config.Sign{Key: "env://COSIGN_PRIVATE_KEY"}
+	keyless := ghPlan(ghBoth("app"))
+	keyless.Publish.Sign = &config.Sign{Keyless: true}
+	kms := ghPlan(ghBoth("app"))
+	kms.Publish.Sign = &config.Sign{Key: "awskms:///alias/images"}
+
 	return map[string]ghCase{
+		"also": {copied, "registry.example/images"}, "keyless": {keyless, "registry.example/images"}, "kms": {kms, "ghcr.io/acme/images"},
 		"files": {ghPlan(tar, unpushed), "registry.example/images"},
 		"one":   {ghPlan(ghBoth("app")), ""}, "empty": {ghPlan(), "ghcr.io/acme/images"},
 		"waves":     {ghPlan(ghBoth("base"), ghBoth("side"), ghBoth("app", "base"), ghBoth("top", "app", "side")), "registry.example/images"},

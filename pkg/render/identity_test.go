@@ -75,3 +75,48 @@ func TestIdentity(t *testing.T) {
 		t.Errorf("an identity that nobody asked for: %v", err)
 	}
 }
+
+// What signing and other registries take goes to the job that publishes alone.
+func TestPublishingAlone(t *testing.T) {
+	p := planOf(image("app", nil, "amd64"))
+	p.Images[0].Builds[0].RunsOn.GitHub = "ubuntu-24.04"
+	p.Publish.Sign = &config.Sign{Key: "env://SIGNING_KEY"}
+	p.Publish.Also = []config.Also{{Registry: "ghcr.io/acme"}, {Registry: "public.ecr.aws/acme"}}
+	files, err := render.GitHub(p, render.GitHubOptions{Registry: "registry.example/images"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var workflow struct {
+		Jobs map[string]struct {
+			Permissions map[string]string `yaml:"permissions"`
+			Env         map[string]string `yaml:"env"`
+			Steps       []struct {
+				Name string            `yaml:"name"`
+				Env  map[string]string `yaml:"env"`
+			} `yaml:"steps"`
+		} `yaml:"jobs"`
+	}
+	if err := yaml.Unmarshal(files[1].Data, &workflow); err != nil {
+		t.Fatal(err)
+	}
+	build, manifest := workflow.Jobs["build"], workflow.Jobs["manifest"]
+	if len(build.Permissions) != 1 || build.Env["AWS_ROLE_ARN"] != "" {
+		t.Errorf("builds have %v, %v", build.Permissions, build.Env)
+	}
+	if manifest.Permissions["packages"] != "write" || manifest.Permissions["id-token"] != "write" || manifest.Env["AWS_ROLE_ARN"] == "" {
+		t.Errorf("publishing has %v, %v", manifest.Permissions, manifest.Env)
+	}
+	for name, job := range workflow.Jobs {
+		for _, step := range job.Steps {
+			_, signs := step.Env["SIGNING_KEY"]
+			_, token := step.Env["GITHUB_TOKEN"]
+			if want := name == "manifest" && step.Name == "Publish"; signs != want || token != want {
+				t.Errorf("%s, %s: %v", name, step.Name, step.Env)
+			}
+		}
+	}
+	// Passed by the caller, too.
+	if text := string(files[0].Data); strings.Count(text, "${{ secrets.SIGNING_KEY }}") != 1 || strings.Count(text, "${{ secrets.COSIGN_PASSWORD }}") != 1 {
+		t.Errorf("the secrets are not passed:\n%s", text)
+	}
+}

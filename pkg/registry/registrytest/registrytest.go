@@ -101,7 +101,7 @@ func Image(t testing.TB, platform string, labels map[string]string) v1.Image {
 		t.Fatal(err)
 	}
 	file = file.DeepCopy()
-	file.OS, file.Architecture, file.Variant, file.OSVersion = p.OS, p.Architecture, p.Variant, p.OSVersion
+	file.OS, file.Architecture, file.Variant, file.OSVersion, file.OSFeatures = p.OS, p.Architecture, p.Variant, p.OSVersion, p.OSFeatures
 	file.Config.Labels = maps.Clone(labels)
 	if img, err = mutate.ConfigFile(img, file); err != nil {
 		t.Fatal(err)
