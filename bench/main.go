@@ -1,7 +1,8 @@
 // Command bench measures pipegen against git, on repositories that it makes,
-// and against the bare engines, and prints tables and which goals are met. It
-// measures whole processes and gives medians. With arguments it measures only
-// those of monorepo, wide, deep, kaniko and buildkit that they name.
+// against the bare engines and against clients of registries, and prints
+// tables and which goals are met. It measures whole processes and gives
+// medians. With arguments it measures only those of monorepo, wide, deep,
+// kaniko, buildkit and publish that they name.
 package main
 
 import (
@@ -42,7 +43,7 @@ func run(ctx context.Context, names []string) error {
 		measure func(context.Context, bench) error
 	}{
 		{"monorepo", monorepos}, {"wide", wideProject}, {"deep", deepHistory},
-		{"kaniko", kanikoOverhead}, {"buildkit", buildkitOverhead},
+		{"kaniko", kanikoOverhead}, {"buildkit", buildkitOverhead}, {"publish", publishing},
 	} {
 		if len(names) > 0 && !slices.Contains(names, s.name) {
 			continue
