@@ -45,7 +45,7 @@ func replaceDir(path string, write func(dir string) error) (err error) {
 		return err
 	}
 	defer func() {
-		if rerr := removeAll(tmp); err == nil {
+		if rerr := RemoveAll(tmp); err == nil {
 			err = rerr
 		}
 		if err != nil {
@@ -77,11 +77,12 @@ func exchangeInSteps(tmp, path string) error {
 		_ = os.Remove(aside)
 		return err
 	}
-	return removeAll(aside)
+	return RemoveAll(aside)
 }
 
-// removeAll also removes directories that their owner may not change.
-func removeAll(dir string) error {
+// RemoveAll removes a tree, also with directories that their owner may not
+// change. What is not there is removed already.
+func RemoveAll(dir string) error {
 	err := os.RemoveAll(dir)
 	if err == nil {
 		return nil

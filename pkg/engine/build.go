@@ -12,6 +12,7 @@ import (
 
 	"github.com/go-git/go-git/v5"
 
+	"github.com/pipegen/pipegen/pkg/archive"
 	"github.com/pipegen/pipegen/pkg/dockerfile"
 	"github.com/pipegen/pipegen/pkg/failure"
 	"github.com/pipegen/pipegen/pkg/plan"
@@ -66,7 +67,7 @@ func Run(ctx context.Context, j Job) (result plan.Result, err error) {
 		return plan.Result{}, fmt.Errorf("making the build's directory: %w", err)
 	}
 	defer func() {
-		if e := removeTree(b.work); err == nil && e != nil {
+		if e := archive.RemoveAll(b.work); err == nil && e != nil {
 			err = fmt.Errorf("removing the build's directory: %w", e)
 		}
 	}()
@@ -120,7 +121,7 @@ func check(j *Job) (*building, error) {
 
 // sameCommit refuses a plan of another commit than the checkout's.
 func sameCommit(j *Job) error {
-	if j.Plan.Dirty {
+	if j.Plan.Dirty || j.Unpacked {
 		return nil
 	}
 	repo, err := git.PlainOpenWithOptions(j.Root, &git.PlainOpenOptions{DetectDotGit: true, EnableDotGitCommonDir: true})
@@ -148,7 +149,7 @@ func sameCommit(j *Job) error {
 // temporary files.
 func (b *building) makeWork() (err error) {
 	if b.Dir != "" && !b.Mounted {
-		if err := removeTree(b.Dir); err != nil { // of a build that was killed
+		if err := archive.RemoveAll(b.Dir); err != nil { // of a build that was killed
 			return err
 		}
 		b.work, b.HostDir = b.Dir, b.Dir
@@ -253,7 +254,7 @@ func (b *building) execute(ctx context.Context) (plan.Result, error) {
 // build it, and puts it into the job's directory with its bases pinned.
 func (b *building) prepareDockerfile(ctx context.Context, lacks func(*Prepared) []dockerfile.Finding) error {
 	name := b.Job.Build.Dockerfile
-	text, err := b.readSource(name)
+	text, err := b.dockerfile()
 	if err != nil {
 		return err
 	}
@@ -283,7 +284,23 @@ func (b *building) prepareDockerfile(ctx context.Context, lacks func(*Prepared) 
 	if err := os.WriteFile(filepath.Join(b.HostDir, "Dockerfile"), pinned, 0o600); err != nil {
 		return err
 	}
-	ignore, err := b.readSource(name + ".dockerignore")
+	return b.copyIgnore()
+}
+
+// dockerfile gives the text that is built: that of the plan, or the file.
+func (b *building) dockerfile() ([]byte, error) {
+	if inline := b.Job.Build.DockerfileInline; inline != "" {
+		return []byte(inline), nil
+	}
+	return b.readSource(b.Job.Build.Dockerfile)
+}
+
+// copyIgnore puts the Dockerfile's own list of ignored files beside it.
+func (b *building) copyIgnore() error {
+	if b.Job.Build.DockerfileInline != "" {
+		return nil
+	}
+	ignore, err := b.readSource(b.Job.Build.Dockerfile + ".dockerignore")
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

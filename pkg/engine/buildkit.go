@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -199,7 +198,7 @@ func (k *buildkit) prepareDockerfile(ctx context.Context, b *building) error {
 		return err
 	}
 	name := b.Job.Build.Dockerfile
-	text, rerr := b.readSource(name)
+	text, rerr := b.dockerfile()
 	if rerr != nil {
 		return rerr
 	}
@@ -216,14 +215,7 @@ func (k *buildkit) prepareDockerfile(ctx context.Context, b *building) error {
 	if err := os.WriteFile(filepath.Join(b.HostDir, "Dockerfile"), text, 0o600); err != nil {
 		return err
 	}
-	ignore, err := b.readSource(name + ".dockerignore")
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(b.HostDir, "Dockerfile.dockerignore"), ignore, 0o600)
+	return b.copyIgnore()
 }
 
 // arguments are those of the build. BuildKit sets the platforms' itself, and

@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/pipegen/pipegen/pkg/archive"
 	"github.com/pipegen/pipegen/pkg/failure"
 )
 
@@ -284,7 +285,7 @@ func (d *ownDaemon) stop(ctx context.Context) error {
 	}
 	var err error
 	if d.dir != "" {
-		if err = removeTree(d.dir); errors.Is(err, fs.ErrNotExist) {
+		if err = archive.RemoveAll(d.dir); errors.Is(err, fs.ErrNotExist) {
 			err = nil
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pipegen/pipegen/pkg/archive"
 	"github.com/pipegen/pipegen/pkg/failure"
 	"github.com/pipegen/pipegen/pkg/quote"
 )
@@ -72,7 +73,7 @@ func (k *buildkit) runOwn(ctx context.Context, b *building) error {
 // that one was lost.
 func (k *buildkit) build(ctx context.Context, b *building) (lost bool, err error) {
 	for _, name := range []string{layoutDir, metadataFile} { // of an attempt before
-		if err := removeTree(filepath.Join(b.HostDir, name)); err != nil {
+		if err := archive.RemoveAll(filepath.Join(b.HostDir, name)); err != nil {
 			return false, err
 		}
 	}

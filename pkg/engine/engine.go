@@ -37,10 +37,14 @@ type Job struct {
 	// Whether other builds work in the same checkout at the same time, so that
 	// scripts must not write to it.
 	Shared bool
+	// Whether Root is no checkout but the unpacked context of this one build: its
+	// commit cannot be checked, and scripts may write to it.
+	Unpacked bool
 	// Path of Kaniko's program on this machine; empty: see FindExecutor. Of a
 	// sandbox's own, what it understands is remembered by this path.
 	Executor string
-	// Takes every line of scripts and engine as it comes; may be nil.
+	// Takes every line of scripts and engine as it comes; may be nil. One that is a
+	// LineWriter learns more of them.
 	Log     io.Writer
 	Getenv  func(string) string
 	Environ []string
@@ -59,6 +63,13 @@ type Job struct {
 type place struct {
 	host host
 	dir  string // Kaniko's
+}
+
+// LineWriter is a log that is told which lines are pieces of a longer one.
+type LineWriter interface {
+	// WriteLines takes whole lines. cut holds where those end, as offsets in p
+	// behind the line feed, that go on with the next line.
+	WriteLines(p []byte, cut []int) error
 }
 
 // Registry is what a build asks of registries; *registry.Client is one.
@@ -174,6 +185,20 @@ func engineOf(b *plan.Build) (engine, error) {
 		return &projectMake{}, nil
 	}
 	return nil, failure.WithHint(failure.Input("build %s: there is no engine %q", b.ID, b.Engine), "engines are kaniko, buildkit and make")
+}
+
+// Check refuses what can be known to be wrong with a build by itself: an engine
+// or an output that there is not, flags that are pipegen's to set, caches and
+// secrets that the engine does not have. Errors wrap failure.ErrInput.
+func Check(b *plan.Build) error {
+	e, err := engineOf(b)
+	if err != nil {
+		return err
+	}
+	if err := checkOutputs(b); err != nil {
+		return err
+	}
+	return e.check(b)
 }
 
 // RunsHere says whether a build runs what others wrote beside this process:

@@ -54,6 +54,16 @@ func FindExecutor(getenv func(string) string) (string, error) {
 	return "", failure.WithHint(failure.Input("kaniko's executor was not found (looked at %s)", strings.Join(places, ", ")), hint)
 }
 
+// OwnDir gives the directory that Kaniko leaves alone in a container that was
+// made for it; empty: this process is in none, and Kaniko may not run in place.
+func OwnDir(getenv func(string) string) string {
+	executor, err := FindExecutor(getenv)
+	if err != nil || thisHost(getenv).mayRunInPlace(executor, kanikoDir) != nil {
+		return ""
+	}
+	return kanikoDir
+}
+
 func isProgram(path string) bool {
 	fi, err := os.Stat(path)
 	return err == nil && fi.Mode().IsRegular() && fi.Mode().Perm()&0o111 != 0

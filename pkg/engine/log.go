@@ -27,6 +27,7 @@ type logWriter struct {
 	redact redactor
 	line   []byte
 	ready  []byte // lines for outs
+	cut    []int  // where lines in ready end that go on with the next
 	// Whether the last byte was a carriage return, whose line is written already.
 	afterReturn bool
 }
@@ -111,6 +112,7 @@ func (l *logWriter) split(p []byte) {
 			l.line = append(l.line, part[:room]...)
 			p = p[room:]
 			l.end()
+			l.cut = append(l.cut, len(l.ready))
 			continue
 		}
 		p = p[len(part):]
@@ -158,11 +160,17 @@ func (l *logWriter) flush() {
 		return
 	}
 	for _, w := range l.outs {
-		if _, err := w.Write(l.ready); err != nil && l.err == nil {
+		var err error
+		if lines, ok := w.(LineWriter); ok {
+			err = lines.WriteLines(l.ready, l.cut)
+		} else {
+			_, err = w.Write(l.ready)
+		}
+		if err != nil && l.err == nil {
 			l.err = err
 		}
 	}
-	l.ready = l.ready[:0]
+	l.ready, l.cut = l.ready[:0], l.cut[:0]
 }
 
 // isPlain says whether a line is of printable ASCII and tabs alone.

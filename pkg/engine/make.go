@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/pipegen/pipegen/pkg/archive"
 	"github.com/pipegen/pipegen/pkg/failure"
 	"github.com/pipegen/pipegen/pkg/plan"
 	"github.com/pipegen/pipegen/pkg/quote"
@@ -47,9 +48,9 @@ func (*projectMake) place(p *Prepared, _ bool) error {
 // prepare notes what is there of an earlier run.
 func (m *projectMake) prepare(_ context.Context, b *building) (err error) {
 	if b.Job.OutputDir == plan.OutputDir(b.Job.MetadataDir, b.Job.Build.ID) {
-		err = removeTree(b.Job.OutputDir) // with the parts of an earlier run
+		err = archive.RemoveAll(b.Job.OutputDir) // with the parts of an earlier run
 	} else {
-		err = removeTree(filepath.Join(b.Job.OutputDir, artifactsDir))
+		err = archive.RemoveAll(filepath.Join(b.Job.OutputDir, artifactsDir))
 	}
 	if err == nil {
 		m.before, err = stampsOf(filepath.Join(b.contextDir(), releaseDir))

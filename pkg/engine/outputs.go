@@ -174,7 +174,7 @@ func (b *building) again(ctx context.Context, r *plan.Result) error {
 // one's.
 func (b *building) clearOutputs() error {
 	for _, name := range fileOutputs {
-		if err := removeTree(filepath.Join(b.Job.OutputDir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := archive.RemoveAll(filepath.Join(b.Job.OutputDir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("removing the outputs of an earlier build: %w", err)
 		}
 	}

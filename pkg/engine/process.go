@@ -209,8 +209,9 @@ func (f *family) left() []process {
 
 // process is a process that runs.
 type process struct {
-	pid, parent, group int
-	start              string // since boot; with the pid it is one process
+	pid, parent, group, session int
+	start                       string // since boot; with the pid it is one process
+	ticks                       int64  // of processor time, with those of children that it waited for
 }
 
 // same says whether q is the same process, whoever its parent is now.
@@ -243,7 +244,7 @@ func children(parent int) []process {
 	return slices.DeleteFunc(processes(), func(p process) bool { return p.parent != parent })
 }
 
-// stat reads /proc/PID/stat (proc_pid_stat(5)): pid (comm) state ppid pgrp …,
+// stat reads /proc/PID/stat (proc_pid_stat(5)): pid (comm) state ppid pgrp session …,
 // the start being the 22nd field; comm may hold anything.
 func stat(pid int) (process, bool) {
 	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
@@ -257,6 +258,11 @@ func stat(pid int) (process, bool) {
 	p := process{pid: pid, start: fields[19]}
 	p.parent, _ = strconv.Atoi(fields[1])
 	p.group, _ = strconv.Atoi(fields[2])
+	p.session, _ = strconv.Atoi(fields[3])
+	for _, f := range fields[11:15] { // utime, stime, cutime, cstime
+		n, _ := strconv.ParseInt(f, 10, 64)
+		p.ticks += n
+	}
 	return p, true
 }
 

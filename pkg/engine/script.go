@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/pipegen/pipegen/pkg/archive"
 )
 
 // script runs a script with sh -e in the context directory, on this machine.
@@ -30,7 +32,7 @@ func (b *building) shell(ctx context.Context, name, text string, extra map[strin
 	if err != nil {
 		return err
 	}
-	defer func() { _ = removeTree(dir) }()
+	defer func() { _ = archive.RemoveAll(dir) }()
 	home, tmp, file := filepath.Join(dir, "home"), filepath.Join(dir, "tmp"), filepath.Join(dir, name)
 	for _, d := range []string{home, tmp} {
 		if err := os.Mkdir(d, 0o700); err != nil {

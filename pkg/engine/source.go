@@ -21,7 +21,7 @@ const maxDockerfile = 1 << 20
 // checkout itself is used where it is there for this one build.
 func (b *building) fetchSource(ctx context.Context) error {
 	j := b.Job
-	shared := j.Shared || j.Sandbox != nil
+	shared := (j.Shared || j.Sandbox != nil) && (!j.Unpacked || j.Image.Source != nil)
 	writes := j.Build.PreScript != "" || j.Build.PostScript != "" || j.Build.Engine == "make"
 	mine := filepath.Join(b.work, "source")
 	switch {

@@ -223,18 +223,3 @@ func copyFile(from, to string, fi fs.FileInfo) error {
 	_, err = out.ReadFrom(in)
 	return errors.Join(err, out.Chmod(fi.Mode().Perm()), out.Close(), os.Chtimes(to, fi.ModTime(), fi.ModTime()))
 }
-
-// removeTree removes a directory that a script may have left without the
-// right to write to it.
-func removeTree(dir string) error {
-	if os.RemoveAll(dir) == nil {
-		return nil
-	}
-	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if d != nil && d.IsDir() {
-			_ = os.Chmod(path, 0o700) //nolint:gosec // a directory of one's own
-		}
-		return nil
-	})
-	return os.RemoveAll(dir)
-}

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/pipegen/pipegen/pkg/archive"
 	"github.com/pipegen/pipegen/pkg/config"
 	"github.com/pipegen/pipegen/pkg/failure"
 	"github.com/pipegen/pipegen/pkg/plan"
@@ -480,7 +481,7 @@ func TestCopyTree(t *testing.T) {
 	if err := errors.Join(os.Symlink("/nowhere", filepath.Join(from, "a/link")), os.Chmod(filepath.Join(from, "a/ro"), 0o555)); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = removeTree(from) })
+	t.Cleanup(func() { _ = archive.RemoveAll(from) })
 	if err := copyTree(t.Context(), from, to, filepath.Join(from, "skip"), filepath.Join(from, "skipped")); err != nil {
 		t.Fatal(err)
 	}
@@ -504,7 +505,7 @@ func TestCopyTree(t *testing.T) {
 	if got := strings.Join(names, "\n"); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
-	if err := removeTree(to); err != nil {
+	if err := archive.RemoveAll(to); err != nil {
 		t.Error(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

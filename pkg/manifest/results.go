@@ -155,3 +155,19 @@ func WritePublished(dir string, pub plan.Published) error {
 	}
 	return nil
 }
+
+// ReadPublished gives what WritePublished left of an image. fs.ErrNotExist: there
+// is nothing; other files than that are a failure.ErrInput.
+func ReadPublished(dir, name string) (plan.Published, error) {
+	var pub plan.Published
+	file := plan.PublishedFile(dir, name)
+	switch err := readJSON(file, &pub); {
+	case errors.Is(err, fs.ErrNotExist):
+		return pub, err
+	case err != nil:
+		return pub, failure.Input("reading %s: %w", file, err)
+	case pub.Name != name || pub.Digest == "":
+		return pub, failure.Input("%s is not what was published of %s", file, name)
+	}
+	return pub, nil
+}

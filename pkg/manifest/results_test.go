@@ -3,6 +3,7 @@ package manifest
 import (
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -101,9 +102,23 @@ func TestPublishedFile(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	var got plan.Published
-	if err := readJSON(plan.PublishedFile(dir, "app"), &got); err != nil || !reflect.DeepEqual(got, want) {
+	got, err := ReadPublished(dir, "app")
+	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v", got, err)
+	}
+	if _, err := ReadPublished(dir, "other"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("what was not published: %v", err)
+	}
+	for _, text := range []string{"{", `{"name":"app","digest":"d"}`, `{"name":"bad"}`} {
+		if err := os.WriteFile(plan.PublishedFile(dir, "bad"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ReadPublished(dir, "bad"); !errors.Is(err, failure.ErrInput) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	if err := os.Remove(plan.PublishedFile(dir, "bad")); err != nil {
+		t.Fatal(err)
 	}
 	entries, err := os.ReadDir(filepath.Join(dir, "indexes"))
 	if err != nil || len(entries) != 1 {

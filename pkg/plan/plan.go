@@ -105,6 +105,10 @@ type Source struct {
 	Auth *config.UpstreamAuth `json:"auth,omitempty"`
 }
 
+// OwnGitLab are the variables by which the job of a GitLab opens its repositories,
+// for a source without a credential of its own.
+var OwnGitLab = []string{"CI_JOB_TOKEN", "CI_SERVER_HOST", "CI_SERVER_PORT"}
+
 // Build is one image for one platform, with its whole specification resolved.
 type Build struct {
 	// IMAGE@ARCH[-VARIANT], with the OS before ARCH for other systems than Linux.
@@ -118,6 +122,8 @@ type Build struct {
 	Context string `json:"context"`
 	// File, relative to the same root.
 	Dockerfile string `json:"dockerfile"`
+	// Text that is built in place of the file; Dockerfile is then no more than its name.
+	DockerfileInline string `json:"dockerfile_inline,omitempty"`
 	// Stage; empty: the last.
 	Target     string            `json:"target,omitempty"`
 	Args       map[string]string `json:"args,omitempty"`

@@ -83,6 +83,19 @@ var component = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
 
 var digest = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
 
+// Check says what is wrong with a plan that came by another way than Read: as
+// part of another document. The error is a failure.ErrInput.
+func (p *Plan) Check() error {
+	if p.Version != Version {
+		return failure.WithHint(failure.Input("the plan has version %d, this pipegen reads version %d", p.Version, Version),
+			"use the same pipegen for planning and for what follows")
+	}
+	if err := p.check(); err != nil {
+		return failure.Input("the plan: %w", err)
+	}
+	return nil
+}
+
 // check holds what is true of every plan that Compute made, so that a file
 // that was edited by hand cannot lead a build out of its directories.
 func (p *Plan) check() error {

@@ -21,6 +21,7 @@ const (
 	ImageFailed     EventKind = "image-failed"     // Image, Err, Elapsed
 	ImageSkipped    EventKind = "image-skipped"    // Image, Reason
 	RunFinished     EventKind = "run-finished"     // Summary, Elapsed
+	Note            EventKind = "note"             // Line, Warning: something about the run as a whole
 )
 
 // Event is one thing that happens while a plan runs.
@@ -32,6 +33,8 @@ type Event struct {
 	Build *plan.Build
 	// Line of a build's log without its end, as the builder wrote it.
 	Line string
+	// Whether a note is one.
+	Warning bool
 	// State of the build: Succeeded, Failed or Interrupted.
 	State     State
 	Result    *plan.Result

@@ -25,10 +25,14 @@ const (
 	reportsFD = 4
 )
 
-// Main is what a program that uses a [Sandbox] calls before all else, with
-// [os.Args]: if this process is the first inside a new sandbox, it does that
-// work and gives the exit code; handled is false in every other process.
+// Main is what a program that uses a [Sandbox] or [Agents] calls before all
+// else, with [os.Args]: if this process is the first inside a new sandbox, or
+// stands above an agent, it does that work and gives the exit code; handled is
+// false in every other process.
 func Main(args []string) (handled bool, code int) {
+	if len(args) > 3 && args[1] == superviseArg {
+		return true, supervise(args[2], args[3:])
+	}
 	if len(args) < 2 || args[1] != initArg {
 		return false, 0
 	}

@@ -68,6 +68,11 @@ func (j *jsonLog) Observe(e Event) {
 		l.Elapsed = &seconds
 	case ImageSkipped:
 		l.Level = "warning"
+	case Note:
+		l.Message = clean(e.Line)
+		if e.Warning {
+			l.Level = "warning"
+		}
 	}
 	switch {
 	case e.Result != nil:

@@ -131,6 +131,9 @@ func (l *live) update(e Event) (above string) {
 			l.apart = false
 			above = prefixed(e, l.names, l.paint) + clean(e.Line) + "\n"
 		}
+	case Note:
+		l.apart = false
+		above = prefixed(e, l.names, l.paint) + told(e) + "\n"
 	case BuildFinished:
 		r.state, r.ended, r.note = e.State, e.Time, ""
 		if e.State == Failed {

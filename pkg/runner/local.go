@@ -17,6 +17,8 @@ type LocalOptions struct {
 	Plan *plan.Plan
 	// Root of the checkout.
 	Root string
+	// Whether Root is the unpacked context of one build; see [engine.Job].
+	Unpacked bool
 	// Directory for the results of builds.
 	MetadataDir string
 	Registry    engine.Registry
@@ -57,15 +59,19 @@ func UsesSandbox(p *plan.Plan) bool {
 	})
 }
 
+// Executes says whether this machine can execute programs of a platform, as
+// [engine.Job] wants to know.
+func Executes(p config.Platform) bool {
+	ok, _ := CanExecute(p)
+	return ok
+}
+
 // Build does one build of the plan. It implements [Builder].
 func (l *Local) Build(ctx context.Context, img *plan.Image, b *plan.Build, log io.Writer) (plan.Result, error) {
 	j := engine.Job{
 		Plan: l.o.Plan, Image: img, Build: b, Root: l.o.Root, MetadataDir: l.o.MetadataDir, Registry: l.o.Registry,
-		Shared: true, Log: log, Getenv: l.o.Getenv, Environ: l.o.Environ, CacheDir: l.o.CacheDir, Now: time.Now,
-		Executes: func(p config.Platform) bool {
-			ok, _ := CanExecute(p)
-			return ok
-		},
+		Shared: !l.o.Unpacked, Unpacked: l.o.Unpacked, Log: log, Getenv: l.o.Getenv, Environ: l.o.Environ, CacheDir: l.o.CacheDir, Now: time.Now,
+		Executes: Executes,
 	}
 	if l.sandbox != nil {
 		j.Sandbox, j.Executor = l.sandbox, l.o.Sandbox.Executor

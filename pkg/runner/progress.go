@@ -104,6 +104,8 @@ func message(e Event) (string, bool) {
 		return "building for " + quote.Text(e.Build.Platform), true
 	case LogLine:
 		return clean(e.Line), true
+	case Note:
+		return told(e), true
 	case BuildFinished:
 		switch e.State {
 		case Failed:
@@ -124,9 +126,20 @@ func message(e Event) (string, bool) {
 	return "", false
 }
 
+// told gives a note for people.
+func told(e Event) string {
+	if e.Warning {
+		return "warning: " + clean(e.Line)
+	}
+	return clean(e.Line)
+}
+
 // prefixed gives the start of a line: the build's or image's name in brackets,
-// as wide as the longest of the plan.
+// as wide as the longest of the plan, or that of the program for a note.
 func prefixed(e Event, names int, p paint) string {
+	if e.Kind == Note {
+		return "pipegen: "
+	}
 	name, arch := "", ""
 	switch {
 	case e.Build != nil:

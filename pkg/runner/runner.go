@@ -248,7 +248,7 @@ func (e *execution) built(ctx context.Context, img *imageRun) {
 			case ctx.Err() != nil:
 				e.end(ctx, img, Interrupted)
 			default:
-				img.Err, img.publishErr = fmt.Errorf("publishing: %w", err), err
+				img.Err, img.PublishErr = fmt.Errorf("publishing: %w", err), err
 				e.end(ctx, img, Failed)
 			}
 		}

@@ -54,8 +54,8 @@ type ImageSummary struct {
 	Builds []BuildSummary
 	// From when its builds were queued.
 	Elapsed time.Duration
-
-	publishErr error
+	// What the publisher gave, if that is why it failed.
+	PublishErr error
 }
 
 // BuildSummary says what became of a build.
@@ -87,8 +87,8 @@ func (s Summary) Err() error {
 		switch img.State {
 		case Failed:
 			failed = append(failed, img.Name)
-			if img.publishErr != nil {
-				published = append(published, img.publishErr)
+			if img.PublishErr != nil {
+				published = append(published, img.PublishErr)
 			}
 		case Skipped:
 			skipped = append(skipped, img.Name)
