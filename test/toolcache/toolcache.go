@@ -39,6 +39,8 @@ var (
 	BuildCtl = Tool{"buildctl", "buildkit", "github.com/moby/buildkit/cmd/buildctl"}
 	// BuildKitD is BuildKit's daemon.
 	BuildKitD = Tool{"buildkitd", "buildkit", "github.com/moby/buildkit/cmd/buildkitd"}
+	// VersityGW is a server of S3 over a directory.
+	VersityGW = Tool{"versitygw", "versitygw", "github.com/versity/versitygw/cmd/versitygw"}
 	// Crane, RegCtl and ManifestTool are clients of registries.
 	Crane        = Tool{"crane", "clients", "github.com/google/go-containerregistry/cmd/crane"}
 	RegCtl       = Tool{"regctl", "clients", "github.com/regclient/regclient/cmd/regctl"}
@@ -49,7 +51,7 @@ var (
 
 // Named gives the tool of this name.
 func Named(name string) (Tool, bool) {
-	for _, t := range []Tool{Executor, Shell, CACerts, BuildCtl, BuildKitD, Crane, RegCtl, ManifestTool, Resolve} {
+	for _, t := range []Tool{Executor, Shell, CACerts, BuildCtl, BuildKitD, VersityGW, Crane, RegCtl, ManifestTool, Resolve} {
 		if t.Name == name {
 			return t, true
 		}
