@@ -6,6 +6,7 @@ import (
 	"math"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 
@@ -35,6 +36,9 @@ func layer(n *yaml.Node, out any) { decode(&document{}, n, out) }
 func (d *decoder) value(v reflect.Value, n *yaml.Node, name string) {
 	n = target(n)
 	if isNull(n) && v.Kind() != reflect.Interface {
+		if d.doc.foreign {
+			return
+		}
 		d.doc.fault(n, "wrong-type", "give it a value, or remove the line", "%s has no value", show(name))
 		return
 	}
@@ -81,8 +85,15 @@ func (d *decoder) value(v reflect.Value, n *yaml.Node, name string) {
 			return
 		}
 		v.SetBool(strings.EqualFold(n.Value, "true"))
+	case reflect.Int:
+		i, err := strconv.Atoi(n.Value)
+		if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!int" || err != nil {
+			d.doc.fault(n, "wrong-type", "write a whole number", "%s wants a whole number, not %s", name, kindOf(n))
+			return
+		}
+		v.SetInt(int64(i))
 	case reflect.String:
-		if s, ok := d.text(n, name, false); ok {
+		if s, ok := d.text(n, name, false); ok && (s != "" || !d.doc.foreign) {
 			v.SetString(s)
 		}
 	case reflect.Interface:
@@ -98,7 +109,7 @@ func (d *decoder) structure(v reflect.Value, n *yaml.Node, name string) {
 	if !d.wants(n, yaml.MappingNode, name) {
 		return
 	}
-	keys := keysOf[v.Type()]
+	keys := keysIn(v.Type())
 	for _, e := range entries(n, d.doc) {
 		if i, ok := keys.index[e.key.Value]; ok {
 			d.value(v.Field(i), e.value, e.key.Value)
@@ -144,6 +155,9 @@ func (d *decoder) mapping(v reflect.Value, n *yaml.Node, name string) {
 
 func (d *decoder) list(v reflect.Value, n *yaml.Node, name string) {
 	if !d.wants(n, yaml.SequenceNode, name) {
+		return
+	}
+	if d.doc.foreign && len(n.Content) == 0 {
 		return
 	}
 	all := reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content))
@@ -332,6 +346,14 @@ type keys struct {
 
 // keysOf holds the keys of every struct that a file is read into.
 var keysOf = collectKeys(map[reflect.Type]keys{}, reflect.TypeFor[BuildConfig](), reflect.TypeFor[Pipegen]())
+
+// keysIn gives the keys of a struct, also of one that is not pipegen's own.
+func keysIn(t reflect.Type) keys {
+	if k, ok := keysOf[t]; ok {
+		return k
+	}
+	return collectKeys(map[reflect.Type]keys{}, t)[t]
+}
 
 func collectKeys(all map[reflect.Type]keys, types ...reflect.Type) map[reflect.Type]keys {
 	for _, t := range types {

@@ -32,6 +32,8 @@ type document struct {
 	// or is empty, or is in parse.
 	root   *yaml.Node
 	faults Faults
+	// Whether it is another tool's: see Document.
+	foreign bool
 	// parse gives the root of a file whose meaning is known; may be nil.
 	parse func() *yaml.Node
 }

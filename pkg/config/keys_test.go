@@ -51,6 +51,8 @@ func sample(t *testing.T, typ reflect.Type) string {
 		return "x"
 	case reflect.Bool:
 		return "true"
+	case reflect.Int:
+		return "1"
 	case reflect.Slice:
 		return "[" + sample(t, typ.Elem()) + "]"
 	case reflect.Map:

@@ -60,6 +60,8 @@ func (d *decoder) pairValue(n *yaml.Node, key string) (string, bool) {
 	switch {
 	case n.Kind != yaml.ScalarNode:
 		d.doc.fault(n, "bad-pair", "put the text in quotes", "the value of %s is %s, not text", show(key), kindOf(n))
+	case isNull(n) && d.doc.foreign:
+		return "", true
 	case isNull(n):
 		d.doc.fault(n, "bad-pair", `write "" for the empty value`, "%s has no value", show(key))
 	default:

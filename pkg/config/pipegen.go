@@ -25,7 +25,7 @@ type Pipegen struct {
 	// How images are published.
 	Publish Publish `yaml:"publish,omitempty"`
 	// The controller: its URL for clients, and its own settings.
-	Server map[string]any `yaml:"server,omitempty"`
+	Server *Server `yaml:"server,omitempty"`
 }
 
 // Runner says where the jobs of one platform run, per CI system.

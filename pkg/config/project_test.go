@@ -218,7 +218,7 @@ server: {url: "https://x"}
 	if got := repo.Pipegen.Overlays["gitlab"]["build"]; !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %#v\nwant %#v", got, want)
 	}
-	if repo.Pipegen.Server["url"] != "https://x" {
+	if repo.Pipegen.Server == nil || repo.Pipegen.Server.URL != "https://x" {
 		t.Errorf("server %v", repo.Pipegen.Server)
 	}
 }

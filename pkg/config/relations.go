@@ -39,6 +39,7 @@ func (p *Project) relate(layout string, own *BuildConfig) {
 		}
 	}
 	p.engines(own)
+	p.runners()
 }
 
 // locate judges a project by the files of its checkout.
@@ -182,6 +183,37 @@ func (p *Project) engines(own *BuildConfig) {
 	} {
 		if key.written && !used[key.engine] {
 			p.warn("other-engine", "", key.where, "%s has no effect: it is for engine %s", key.name, key.engine)
+		}
+	}
+}
+
+// runners judges where the builds of an image are done. What the controller
+// does it does whole, and it hands back no files.
+func (p *Project) runners() {
+	first := ""
+	for _, s := range p.Config.Platforms {
+		pl, err := ParsePlatform(s)
+		if err != nil {
+			continue
+		}
+		b := p.For(pl)
+		switch {
+		case !slices.Contains(runners, b.Runner): // a fault already
+			continue
+		case first == "":
+			first = b.Runner
+		case b.Runner != first:
+			p.fault("runners", "write one runner: for all platforms", p.where(pl, "runner"), "%s would be built by %s, another platform by %s: one runner builds an image", pl, b.Runner, first)
+			return
+		}
+		if b.Runner == "ci" {
+			continue
+		}
+		for _, output := range b.Outputs {
+			if slices.Contains(outputs, output) && output != "image" {
+				p.fault("runner-outputs", "write outputs: [image], or runner: ci", p.where(pl, "outputs"), "the output %s would stay where runner %s builds: it hands back no files", output, b.Runner)
+				return
+			}
 		}
 	}
 }

@@ -135,6 +135,7 @@ func (c checker) pipegen(p *Pipegen) {
 		}
 	}
 	c.daemons(p.BuildKit)
+	c.below("server").server(p.Server)
 	c.choice(p.Publish.MediaType, mediaTypes, at("publish", "media_type"))
 	c.sign(p.Publish.Sign)
 	c.ecr(&p.Publish)

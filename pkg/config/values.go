@@ -21,15 +21,10 @@ var (
 	cacheTypes = []string{"registry", "inline", "local"}
 	policies   = []string{PolicyAlways, PolicyStale}
 	ciSystems  = []string{"gitlab", "github", "concourse"}
-	jobKinds   = []string{"prepare", "build", "manifest", "gate", "workflow", "job", "resource", "weekly", "set_pipeline", "pipeline"}
+	jobKinds   = []string{"prepare", "build", "manifest", "run", "gate", "workflow", "job", "resource", "weekly", "set_pipeline", "pipeline"}
 	// commonPlatforms are for hints.
 	commonPlatforms = []string{"linux/amd64", "linux/arm64", "linux/arm/v7", "linux/386", "linux/ppc64le", "linux/riscv64", "linux/s390x", "windows/amd64"}
 )
-
-// unavailable are runners that this version of pipegen knows but
-// cannot use. They are warnings: a plan can be made, and pipegen build says it
-// again.
-var unavailable = []string{"kubernetes", "ecs"}
 
 // checker judges the values of one mapping in a file: each by itself, before
 // layers are joined.
@@ -46,15 +41,6 @@ func (c checker) fault(rule, hint string, at []any, format string, args ...any) 
 	}
 	n, _ := locate(c.doc.root, append(slices.Clip(c.prefix), at...))
 	c.doc.fault(n, rule, hint, format, args...)
-}
-
-// warn reports a fault that stops nothing.
-func (c checker) warn(rule, hint string, at []any, format string, args ...any) {
-	before := len(c.doc.faults)
-	c.fault(rule, hint, at, format, args...)
-	for i := range c.doc.faults[before:] {
-		c.doc.faults[before+i].Severity = Warning
-	}
 }
 
 func at(path ...any) []any { return path }
@@ -97,9 +83,6 @@ func (c checker) build(b *BuildConfig) {
 	c.ssh(b.SSH)
 	c.mirrors(b.RegistryMirrors)
 	c.choice(b.Runner, runners, at("runner"))
-	if slices.Contains(unavailable, b.Runner) {
-		c.warn("runner-unavailable", "runner: ci", at("runner"), "in this version of pipegen jobs build where the CI runs them, not on %s", b.Runner)
-	}
 	c.duration(b.Timeout, at("timeout"))
 	c.overrides(b.Overrides)
 }
