@@ -1,0 +1,102 @@
+package controller
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/pipegen/pipegen/pkg/controller/store"
+	"github.com/pipegen/pipegen/pkg/plan"
+)
+
+// cachedPlans is about how many bytes of packed plans are kept decoded; one is in any case.
+const cachedPlans = 1 << 20
+
+// planCache keeps the plans of runs that were looked at last.
+type planCache struct {
+	mu    sync.Mutex
+	plans map[string]cachedPlan
+	order []string // of runs, the one that goes first first
+	size  int
+}
+
+type cachedPlan struct {
+	plan *plan.Plan
+	size int
+}
+
+func (c *planCache) get(run string) *plan.Plan {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.plans[run].plan
+}
+
+func (c *planCache) put(run string, p *plan.Plan, size int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.plans == nil {
+		c.plans = map[string]cachedPlan{}
+	}
+	if _, ok := c.plans[run]; ok {
+		return
+	}
+	c.plans[run] = cachedPlan{p, size}
+	c.order = append(c.order, run)
+	for c.size += size; c.size > cachedPlans && len(c.order) > 1; c.order = c.order[1:] {
+		c.size -= c.plans[c.order[0]].size
+		delete(c.plans, c.order[0])
+	}
+}
+
+func (c *planCache) drop(run string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p, ok := c.plans[run]; ok {
+		c.size -= p.size
+		delete(c.plans, run)
+		i := slices.Index(c.order, run)
+		c.order = slices.Delete(c.order, i, i+1)
+	}
+}
+
+// Plan gives the plan of a run, which is shared and not to be changed. ErrGone:
+// what the run worked with has expired.
+func (c *Controller) Plan(ctx context.Context, run string) (*plan.Plan, error) {
+	return c.plan(ctx, run)
+}
+
+// plan gives the plan of a run, which is shared and not to be changed.
+func (c *Controller) plan(ctx context.Context, run string) (*plan.Plan, error) {
+	if p := c.plans.get(run); p != nil {
+		return p, nil
+	}
+	var packed []byte
+	err := c.o.Store.Read(ctx, func(tx *store.Tx) (err error) { packed, _, err = tx.Inputs(run); return err })
+	if errors.Is(err, ErrNotFound) {
+		return nil, fmt.Errorf("%w: what run %s works with has expired", ErrGone, run)
+	}
+	if err != nil {
+		return nil, err
+	}
+	p, err := c.decodePlan(packed)
+	if err != nil {
+		return nil, fmt.Errorf("the plan of run %s: %w", run, err)
+	}
+	c.plans.put(run, p, len(packed))
+	return p, nil
+}
+
+func (c *Controller) decodePlan(packed []byte) (*plan.Plan, error) {
+	text, err := c.codec.unpack(packed)
+	if err != nil {
+		return nil, err
+	}
+	var p plan.Plan
+	if err := json.Unmarshal(text, &p); err != nil {
+		return nil, err
+	}
+	return &p, nil
+}

@@ -1,0 +1,186 @@
+package controller
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/pipegen/pipegen/pkg/api"
+	"github.com/pipegen/pipegen/pkg/controller/store"
+)
+
+// atOnce is how many tasks one look at the queue starts; more is another look.
+const atOnce = 64
+
+// schedule starts tasks as soon as there are places for them, until ctx ends.
+func (c *Controller) schedule(ctx context.Context) {
+	// For tasks that wait for a time, and those that other controllers queued.
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		for more := true; more && ctx.Err() == nil; {
+			var err error
+			if more, err = c.startSome(ctx); err != nil && ctx.Err() == nil {
+				c.log.Warn("looking for tasks to start", "err", err)
+			}
+		}
+		select {
+		case <-c.wakes:
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// startSome takes tasks from the queue for which there is a place and starts
+// them; more: there may be others.
+func (c *Controller) startSome(ctx context.Context) (more bool, err error) {
+	var taken []*care
+	err = c.change(ctx, func(ch *change) error {
+		shares, err := ch.Active()
+		if err != nil {
+			return err
+		}
+		q := queue{c: c, ch: ch, used: map[string]int{}, running: map[string]int{}}
+		for _, s := range shares {
+			q.used[s.Runner] += s.N
+			if s.Runner != "" {
+				q.running[s.Submitter] += s.N
+			}
+		}
+		for _, runner := range append(runners(c.o), "") {
+			tasks, err := q.take(runner)
+			if err != nil {
+				return err
+			}
+			more = more || len(tasks) == atOnce
+			for i := range tasks {
+				k, err := c.takeTask(ch, &tasks[i])
+				taken = append(taken, k)
+				if err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		for _, k := range taken {
+			c.unregister(k)
+		}
+		return false, err
+	}
+	for _, k := range taken {
+		c.begin(k)
+	}
+	return more, nil
+}
+
+// takeTask gives a task to this controller. The care is to be unregistered if
+// the change is not made.
+func (c *Controller) takeTask(ch *change, t *store.Task) (*care, error) {
+	k := newCare(t.ID, t.Build == "")
+	// Before anybody can see that it is this controller's.
+	c.register(k)
+	t.Owner = c.o.Instance
+	if err := ch.Begin(t.Run, t.Image, ch.now); err != nil {
+		return k, err
+	}
+	if t.Build == "" {
+		img, err := ch.Image(t.Run, t.Image)
+		if err != nil {
+			return k, err
+		}
+		ch.say(t.Run, about(t, img.Name, api.Publishing), "info", "publishing")
+		return k, ch.move(t, api.Publishing, "")
+	}
+	ch.say(t.Run, about(t, "", api.Starting), "info", "starting on %s%s", t.Runner, either(t.Attempt > 1, fmt.Sprintf(", attempt %d", t.Attempt), ""))
+	var hash []byte
+	k.token, hash = newToken()
+	if err := ch.AddToken(hash, t.ID); err != nil {
+		return k, err
+	}
+	return k, ch.move(t, api.Starting, "")
+}
+
+// newToken makes what an agent shows; only its hash is kept.
+func newToken() (token string, hash []byte) {
+	var random [32]byte
+	_, _ = rand.Read(random[:]) // never fails
+	token = base64.RawURLEncoding.EncodeToString(random[:])
+	sum := sha256.Sum256([]byte(token))
+	return token, sum[:]
+}
+
+// queue is one look at the queue.
+type queue struct {
+	c       *Controller
+	ch      *change
+	used    map[string]int // places by runner
+	running map[string]int // builds by submitter
+}
+
+// take chooses the tasks that a runner is to start now: by priority, then of
+// those whose submitter has least running, then by age.
+func (q *queue) take(runner string) ([]store.Task, error) {
+	limits := &q.c.o.Limits
+	free := atOnce
+	if limit, ok := limits.Runner[runner]; ok {
+		free = min(free, limit-q.used[runner])
+	}
+	if runner == "" {
+		free = min(free, limits.Publishing-q.used[""])
+	}
+	if free <= 0 {
+		return nil, nil
+	}
+	heads := map[string][]store.Task{}
+	for submitter := ""; ; {
+		next, err := q.ch.NextSubmitter(runner, submitter)
+		if errors.Is(err, ErrNotFound) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		submitter = next
+		places := free
+		if limits.Submitter > 0 && runner != "" {
+			places = min(places, limits.Submitter-q.running[submitter])
+		}
+		if places <= 0 {
+			continue
+		}
+		tasks, err := q.ch.Head(runner, submitter, q.ch.now, longestBackoff, places)
+		if err != nil {
+			return nil, err
+		}
+		if len(tasks) > 0 {
+			heads[submitter] = tasks
+		}
+	}
+	var taken []store.Task
+	for len(taken) < free && len(heads) > 0 {
+		first := slices.MinFunc(slices.Collect(maps.Keys(heads)), func(a, b string) int {
+			s, t := &heads[a][0], &heads[b][0]
+			return cmp.Or(cmp.Compare(t.Priority, s.Priority), cmp.Compare(q.running[a], q.running[b]),
+				cmp.Compare(s.Run, t.Run), cmp.Compare(s.Number, t.Number))
+		})
+		taken = append(taken, heads[first][0])
+		if runner != "" {
+			q.running[first]++
+		}
+		if heads[first] = heads[first][1:]; len(heads[first]) == 0 {
+			delete(heads, first)
+		}
+	}
+	return taken, nil
+}

@@ -1,0 +1,50 @@
+package store
+
+import "time"
+
+// HasContext says whether a context is there, and its size.
+func (tx *Tx) HasContext(digest string) (size int64, err error) {
+	err = tx.row("SELECT size FROM contexts WHERE digest = ? AND state = 'there'", []any{digest}, &size)
+	return size, err
+}
+
+// UseContext notes that a context is used; ErrNotFound if it is not there.
+func (tx *Tx) UseContext(digest string, now time.Time) error {
+	n, err := tx.exec("UPDATE contexts SET used = ? WHERE digest = ? AND state = 'there'", micros(now), digest)
+	if err == nil && n == 0 {
+		return ErrNotFound
+	}
+	return err
+}
+
+// ContextLeaves says whether a context is being deleted.
+func (tx *Tx) ContextLeaves(digest string) (bool, error) {
+	var n int
+	err := tx.row("SELECT count(*) FROM contexts WHERE digest = ? AND state = 'leaving'", []any{digest}, &n)
+	return n > 0, err
+}
+
+// AddContext notes that a context is there.
+func (tx *Tx) AddContext(digest string, size int64, now time.Time) error {
+	_, err := tx.exec(`INSERT INTO contexts (digest, size, state, used) VALUES (?, ?, 'there', ?)
+		ON CONFLICT (digest) DO UPDATE SET size = excluded.size, used = excluded.used`, digest, size, micros(now))
+	return err
+}
+
+// DropContext forgets a context.
+func (tx *Tx) DropContext(digest string) error {
+	_, err := tx.exec("DELETE FROM contexts WHERE digest = ?", digest)
+	return err
+}
+
+// LeavingContexts marks contexts that were not used since a time, by no run
+// that has not ended either, as being deleted, and gives all that are.
+func (tx *Tx) LeavingContexts(before time.Time, limit int) ([]string, error) {
+	if _, err := tx.exec(`UPDATE contexts SET state = 'leaving' WHERE digest IN (
+		SELECT c.digest FROM contexts c WHERE c.used < ? AND c.state = 'there' AND NOT EXISTS (
+			SELECT 1 FROM runs r WHERE r.state IN ('queued', 'running') AND r.context = c.digest) ORDER BY c.used LIMIT ?)`,
+		micros(before), limit); err != nil {
+		return nil, err
+	}
+	return list(tx.session, "SELECT digest FROM contexts WHERE state = 'leaving' ORDER BY used LIMIT ?", []any{limit}, scanString)
+}

@@ -1,0 +1,93 @@
+package store
+
+import "errors"
+
+// Chunk is a piece of a run's log.
+type Chunk struct {
+	Run   string
+	First int64 // number of its first line
+	Count int
+	// Build that all its lines are of; empty: the controller's own.
+	Build string
+	Data  []byte
+}
+
+// NumberLines takes the next n numbers of a run's log and gives the first.
+func (tx *Tx) NumberLines(run string, n int) (first int64, err error) {
+	err = tx.row("UPDATE runs SET lines = lines + ? WHERE id = ? RETURNING lines", []any{n, run}, &first)
+	return first - int64(n), err
+}
+
+// AddChunk adds a piece of a log.
+func (tx *Tx) AddChunk(c *Chunk) error {
+	_, err := tx.exec("INSERT INTO chunks (run, first, count, build, data) VALUES (?, ?, ?, ?, ?)", c.Run, c.First, c.Count, c.Build, c.Data)
+	return err
+}
+
+// Received notes how much of a task's log is there; a sign of life.
+func (tx *Tx) Received(task string, lines, bytes int64) error {
+	_, err := tx.exec("UPDATE tasks SET lines = ?, bytes = ?, beat = beat + 1 WHERE id = ?", lines, bytes, task)
+	return err
+}
+
+// Chunks gives pieces of a run's log from the one with the line from on, in
+// order, as many as have together about size bytes and at least one.
+func (tx *Tx) Chunks(run string, from int64, size int) ([]Chunk, error) {
+	var first int64
+	// The piece that the line is in starts at it or before it.
+	err := tx.row("SELECT first FROM chunks WHERE run = ? AND first <= ? ORDER BY first DESC LIMIT 1", []any{run, from}, &first)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return nil, err
+	}
+	var all []Chunk
+	for size > 0 {
+		// A few at a time: how large they are is not known before.
+		some, err := list(tx.session, "SELECT run, first, count, build, data FROM chunks WHERE run = ? AND first >= ? ORDER BY first LIMIT 16",
+			[]any{run, first}, func(scan func(dest ...any) error, c *Chunk) error {
+				return scan(&c.Run, &c.First, &c.Count, &c.Build, &c.Data)
+			})
+		if err != nil || len(some) == 0 {
+			return all, err
+		}
+		for _, c := range some {
+			first = c.First + int64(c.Count)
+			if first > from {
+				all = append(all, c)
+				size -= len(c.Data)
+			}
+		}
+	}
+	return all, nil
+}
+
+// LogState says where the log of a run is, how many lines it has, and whether
+// the run has ended, so that there will be no more; ErrNotFound.
+func (tx *Tx) LogState(run string) (where string, lines int64, ended bool, err error) {
+	var finished int64
+	err = tx.row("SELECT log, lines, finished FROM runs WHERE id = ?", []any{run}, &where, &lines, &finished)
+	return where, lines, finished != 0, err
+}
+
+// LogIndex gives the index of a log in the blob store; ErrNotFound.
+func (tx *Tx) LogIndex(run string) (index []byte, err error) {
+	err = tx.row("SELECT log_index FROM runs WHERE id = ?", []any{run}, &index)
+	return index, err
+}
+
+// SetLog says where the log of a run is, if it was at from until now.
+func (tx *Tx) SetLog(run, from, to string, index []byte) (bool, error) {
+	n, err := tx.exec("UPDATE runs SET log = ?, log_index = ? WHERE id = ? AND log = ?", to, index, run, from)
+	return n == 1, err
+}
+
+// LogsAt gives ended runs whose logs are in a place, at most limit, those that ended first first.
+func (tx *Tx) LogsAt(where string, limit int) ([]string, error) {
+	return list(tx.session, "SELECT id FROM runs WHERE log = ? AND finished > 0 ORDER BY finished LIMIT ?", []any{where, limit}, scanString)
+}
+
+// DropChunks deletes up to limit pieces of a run's log from the database, and gives how many it deleted.
+func (tx *Tx) DropChunks(run string, limit int) (int64, error) {
+	return tx.exec("DELETE FROM chunks WHERE run = ? AND first IN (SELECT first FROM chunks WHERE run = ? ORDER BY first LIMIT ?)", run, run, limit)
+}
+
+func scanString(scan func(dest ...any) error, s *string) error { return scan(s) }
