@@ -46,32 +46,53 @@ func (c *concourse) imageJob(i int) (*yaml.Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	runner, err := checkedRunner(c.plan, img)
+	if err != nil {
+		return nil, err
+	}
+	steps := list(c.fetch(i), planning)
+	if runner != "" {
+		run, err := c.runTask(img, runner)
+		if err != nil {
+			return nil, err
+		}
+		steps.Content = append(steps.Content, run)
+	} else if err := c.addBuilds(steps, i); err != nil {
+		return nil, err
+	}
+	// One build of an image at a time moves its tags.
+	n := mapping("name", c.images[i].job, "serial", true, "plan", steps)
+	return n, c.lay(n, kindJob)
+}
+
+// addBuilds adds the tasks of an image's builds, and the one that publishes
+// what they made.
+func (c *concourse) addBuilds(steps *yaml.Node, i int) error {
+	img := &c.plan.Images[i]
 	builds, inputs := list[*yaml.Node](), []string{concourseSource, concoursePlan}
 	run := []string{"manifest", img.Name, "--if-planned", "--plan=../" + concoursePlan + "/plan.json"}
 	for j := range img.Builds {
 		b := &img.Builds[j]
 		task, built, err := c.buildTask(img, b, c.projects[c.images[i].project].Project)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		builds.Content = append(builds.Content, task)
 		inputs = append(inputs, built)
 		run = append(run, "--results=../"+built)
 	}
-	steps := list(c.fetch(i), planning, mapping("in_parallel", builds))
+	steps.Content = append(steps.Content, mapping("in_parallel", builds))
 	if img.Pushes() {
 		publish, err := c.task(kindManifest, task{
 			name: concourseManifest, inputs: inputs, outputs: []string{"published"}, image: c.shared, limit: concourseLight, dir: concourseSource,
 			args: append(run, "--metadata-dir=../published"), params: c.publishing(),
 		})
 		if err != nil {
-			return nil, err
+			return err
 		}
 		steps.Content = append(steps.Content, publish)
 	}
-	// One build of an image at a time moves its tags.
-	n := mapping("name", c.images[i].job, "serial", true, "plan", steps)
-	return n, c.lay(n, kindJob)
+	return nil
 }
 
 // publishing is the environment of the task that publishes: credentials for
@@ -166,9 +187,6 @@ func (c *concourse) buildTask(img *plan.Image, b *plan.Build, project *config.Pr
 	suffix, ok := strings.CutPrefix(b.ID, img.Name+"@")
 	if !ok || !concourseIdentifier.MatchString(suffix) {
 		return nil, "", failure.Input("build %q of image %q cannot be rendered: want the id IMAGE@ARCH", b.ID, img.Name)
-	}
-	if b.Runner != "" && b.Runner != "ci" {
-		return nil, "", failure.Input("build %s has the runner %q: a Concourse task builds where it runs (runner: ci)", b.ID, b.Runner)
 	}
 	built = concourseBuilt + suffix
 	t := task{

@@ -444,27 +444,31 @@ func checkConcourse(t testing.TB, p *plan.Plan, cfg *config.Repository, data []b
 		if img.Pushes() {
 			published = 1
 		}
-		if len(tasks) != 1+len(img.Builds)+published {
-			t.Fatalf("job %s has %d tasks", j.Name, len(tasks))
-		}
 		if got := tasks[0].Task.Config.Run.Args; got[0] != "plan" || got[1] != img.Name {
 			t.Errorf("job %s plans by %q", j.Name, got)
 		}
-		for k, b := range img.Builds {
-			task := tasks[1+k].Task
-			privileged := b.Engine == "make" || b.Engine == "buildkit" && len(cfg.Pipegen.BuildKit.Addresses) == 0
-			if got := task.Config.Run.Args; got[0] != "build" || got[1] != b.ID || task.Config.Run.User != "root" || task.Privileged != privileged {
-				t.Errorf("build %s runs %+v", b.ID, task.Config.Run)
+		if len(img.Builds) > 0 && img.Builds[0].Runner != "ci" {
+			checkConcourseController(t, img, tasks[1:])
+		} else {
+			if len(tasks) != 1+len(img.Builds)+published {
+				t.Fatalf("job %s has %d tasks", j.Name, len(tasks))
 			}
-			if _, overlaid := cfg.Pipegen.Overlays["concourse"]["build"]["tags"]; !overlaid && !slices.Equal(task.Tags, b.RunsOn.Concourse) {
-				t.Errorf("build %s runs on %q, want %q", b.ID, task.Tags, b.RunsOn.Concourse)
+			for k, b := range img.Builds {
+				task := tasks[1+k].Task
+				privileged := b.Engine == "make" || b.Engine == "buildkit" && len(cfg.Pipegen.BuildKit.Addresses) == 0
+				if got := task.Config.Run.Args; got[0] != "build" || got[1] != b.ID || task.Config.Run.User != "root" || task.Privileged != privileged {
+					t.Errorf("build %s runs %+v", b.ID, task.Config.Run)
+				}
+				if _, overlaid := cfg.Pipegen.Overlays["concourse"]["build"]["tags"]; !overlaid && !slices.Equal(task.Tags, b.RunsOn.Concourse) {
+					t.Errorf("build %s runs on %q, want %q", b.ID, task.Tags, b.RunsOn.Concourse)
+				}
 			}
-		}
-		if len(img.Builds) > 0 && len(j.Plan[2].InParallel) != len(img.Builds) {
-			t.Errorf("job %s does not build its platforms at the same time", j.Name)
-		}
-		if got := tasks[len(tasks)-1].Task.Config.Run.Args; published == 1 && (got[0] != "manifest" || got[1] != img.Name) {
-			t.Errorf("job %s publishes by %q", j.Name, got)
+			if len(img.Builds) > 0 && len(j.Plan[2].InParallel) != len(img.Builds) {
+				t.Errorf("job %s does not build its platforms at the same time", j.Name)
+			}
+			if got := tasks[len(tasks)-1].Task.Config.Run.Args; published == 1 && (got[0] != "manifest" || got[1] != img.Name) {
+				t.Errorf("job %s publishes by %q", j.Name, got)
+			}
 		}
 		// Whatever triggers what an image is built on leads to the image too,
 		// through the jobs in between.
@@ -537,4 +541,29 @@ func isWeekly(cfg *config.Repository, p *plan.Plan, img *plan.Image) bool {
 		}
 	}
 	return false
+}
+
+// checkConcourseController checks that one task has the controller do all of
+// an image, on any worker, with the token in a variable.
+func checkConcourseController(t testing.TB, img *plan.Image, tasks []*ccStep) {
+	t.Helper()
+	if len(tasks) != 1 {
+		t.Fatalf("%s has %d tasks beside planning", img.Name, len(tasks))
+	}
+	task := tasks[0].Task
+	want := []string{"run", img.Name, "--if-planned", "--plan=../plan/plan.json", "--metadata-dir=../published", "--runner=" + img.Builds[0].Runner}
+	if got := task.Config.Run.Args; !slices.Equal(got, want) {
+		t.Errorf("%s is run by %q", img.Name, got)
+	}
+	params := task.Config.Params
+	if params["PIPEGEN_SERVER"] != "((pipegen_server))" || params["PIPEGEN_TOKEN"] != "((pipegen_token))" || len(task.Tags) > 0 || task.Privileged || task.Config.Run.User != "" {
+		t.Errorf("%s runs with %v on workers %v, as %q", img.Name, params, task.Tags, task.Config.Run.User)
+	}
+	for _, b := range img.Builds {
+		for _, name := range b.Credentials() {
+			if params[name] != "(("+name+"))" {
+				t.Errorf("%s lacks %s", img.Name, name)
+			}
+		}
+	}
 }

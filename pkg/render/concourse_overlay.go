@@ -14,8 +14,8 @@ import (
 	"github.com/pipegen/pipegen/pkg/failure"
 )
 
-// Kinds that overlays can name for Concourse beside prepare, build and
-// manifest, which are tasks there.
+// Kinds that overlays can name for Concourse beside prepare, build, manifest and
+// run, which are tasks there.
 const (
 	kindJob         = "job"          // the job of an image
 	kindResource    = "resource"     // a git resource
@@ -42,7 +42,7 @@ var concourseKeys = func() map[string]map[string][]string {
 		"check_every": {"string"}, "check_timeout": {"string"}, "icon": {"string"}, "public": {"bool"}, "source": {"map"}, "tags": {"list"}, "webhook_token": {"string"},
 	}
 	return map[string]map[string][]string{
-		kindPrepare: step, kindBuild: step, kindManifest: step, kindJob: job, kindResource: resource, kindWeekly: resource,
+		kindPrepare: step, kindBuild: step, kindManifest: step, kindRun: step, kindJob: job, kindResource: resource, kindWeekly: resource,
 		kindSetPipeline: {"instance_vars": {"map"}, "var_files": {"list"}, "vars": {"map"}},
 		kindPipeline:    {"resource_types": {"list"}, "resources": {"list"}, "var_sources": {"list"}},
 	}

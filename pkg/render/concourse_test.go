@@ -96,6 +96,9 @@ func concourseCheckouts() map[string]checkout {
   sign: {key: "env://COSIGN_PRIVATE_KEY"}
 overlays: {concourse: {manifest: {config: {params: {COSIGN_PASSWORD: null}}}}}
 `}.with(project("projects/app", "platforms: [linux/amd64]\n", "FROM scratch\n")),
+		"controller": chain.with(project("projects/base", "runner: kubernetes\nsecrets: [{id: npm, env: NPM_TOKEN}]\ntimeout: 90m\n", "FROM scratch\n")).
+			with(project("projects/top", "runner: ecs\nplatforms: [linux/arm64]\ndepends_on: [app, side]\nupstream_repo: https://git.example/top\nupstream_ref: v1\nupstream_auth: {token_env: GIT_TOKEN}\n", "FROM scratch\n")).
+			with(checkout{"pipegen.yaml": settings["pipegen.yaml"] + "publish: {also: [{registry: registry.example.org/images}]}\noverlays: {concourse: {run: {attempts: 2}}}\n"}),
 		"identity": checkout{"pipegen.yaml": settings["pipegen.yaml"] + `publish:
   also: [{registry: public.ecr.aws/acme/images}]
   sign: {keyless: true, fulcio: "https://fulcio.example.org"}
@@ -207,6 +210,7 @@ func TestConcourseRefuses(t *testing.T) {
 		"unused resource":  {settings("overlays: {concourse: {pipeline: {resources: [{name: chat, type: git}]}}}\n"), "overlays.concourse.pipeline.resources.0"},
 		"second resource":  {settings("overlays: {concourse: {job: {ensure: {put: app}}, pipeline: {resources: [{name: app, type: git}]}}}\n"), "overlays.concourse.pipeline.resources.0"},
 		"own source":       {settings("overlays: {concourse: {pipeline: {var_sources: [{name: pipegen-signing, type: vault}]}}}\n"), "overlays.concourse.pipeline.var_sources.0"},
+		"signed":           {settings("publish: {sign: {keyless: true}}\n").with(checkout{"projects/app/build-config.yaml": "runner: ecs\n"}), `image "app" is published by the controller`},
 		"nameless":         {settings("overlays: {concourse: {pipeline: {resources: [{type: git}]}}}\n"), "overlays.concourse.pipeline.resources.0"},
 	} {
 		data, err := c.files.concourse(t)

@@ -98,6 +98,11 @@ type github struct {
 	// not pushed.
 	files, unpublished bool
 
+	// Whether the controller builds any image, and the longest that it may
+	// take for one; 0: one has no limit.
+	controlled      bool
+	controllerLimit time.Duration
+
 	// How jobs sign in, and how that does which publishes.
 	signIn, publish githubSignIn
 	// Whether images go to a registry that only a repository variable names.
@@ -128,15 +133,20 @@ func newGitHub(p *plan.Plan, o GitHubOptions) (*github, error) {
 		if img.Source != nil && img.Source.Auth != nil {
 			upstream[img.Source.Auth.TokenEnv], upstream[img.Source.Auth.SSHKeyEnv] = true, true
 		}
-		for j := range img.Builds {
-			b := &img.Builds[j]
-			if err := g.addBuild(img, b); err != nil {
+		runner, err := checkedRunner(p, img)
+		if err != nil {
+			return nil, err
+		}
+		if runner != "" {
+			if err := g.addControlled(img); err != nil {
 				return nil, err
 			}
+		}
+		for j := range img.Builds {
+			b := &img.Builds[j]
 			for _, name := range b.Credentials() {
 				secrets[name] = true
 			}
-			g.files = g.files || b.Files()
 			_, names, err := githubVariables(b.BuilderImage)
 			if err != nil {
 				return nil, fmt.Errorf("build %s: %w", b.ID, err)
@@ -144,6 +154,13 @@ func newGitHub(p *plan.Plan, o GitHubOptions) (*github, error) {
 			for _, name := range names {
 				variables[name] = true
 			}
+			if runner != "" {
+				continue // no job builds it
+			}
+			if err := g.addBuild(img, b); err != nil {
+				return nil, err
+			}
+			g.files = g.files || b.Files()
 			images = append(images, b.BuilderImage)
 		}
 	}
@@ -155,7 +172,7 @@ func newGitHub(p *plan.Plan, o GitHubOptions) (*github, error) {
 			return nil, failure.Input("%s cannot hold a secret in a workflow: that name is GitHub's or pipegen's own", name)
 		}
 	}
-	g.overlaid = secretsNamed(g.overlays[kindBuild], g.overlays[kindManifest])
+	g.overlaid = secretsNamed(g.overlays[kindBuild], g.overlays[kindManifest], g.overlays[kindRun])
 	g.signIn = signInFor(o.Registry, images)
 	if t := p.Publish.IDToken; t != nil {
 		g.signIn.aws, g.signIn.role, g.signIn.audience = true, t.Role, cmp.Or(t.Audience, awsAudience)
@@ -169,9 +186,6 @@ func (g *github) addBuild(img *plan.Image, b *plan.Build) error {
 	if !ok || !plainName.MatchString(suffix) {
 		return failure.Input("build %q of image %q cannot be rendered: want the id IMAGE@ARCH", b.ID, img.Name)
 	}
-	if b.Runner != "" && b.Runner != "ci" {
-		return failure.Input("build %s has the runner %q: a GitHub job builds where it runs (runner: ci)", b.ID, b.Runner)
-	}
 	if b.RunsOn.GitHub == "" {
 		return failure.WithHint(failure.Input("build %s: no runner of GitHub is known for %s", b.ID, b.Platform), "name its label in pipegen.yaml: runners: {%s: {github: LABEL}}", b.Platform)
 	}
@@ -183,14 +197,26 @@ func (g *github) addBuild(img *plan.Image, b *plan.Build) error {
 		return failure.Input("build %s runs on %q, others for %s on %q", b.ID, b.RunsOn.GitHub, b.Platform, label)
 	}
 	g.labels[suffix] = b.RunsOn.GitHub
-	if b.Timeout == "" {
-		return nil
-	}
-	limit, err := time.ParseDuration(b.Timeout)
-	if err != nil || limit <= 0 || limit+githubAside > maxGitHubJob {
-		return failure.Input("build %s has the timeout %q: want a duration such as 45m, at most %s", b.ID, b.Timeout, maxGitHubJob-githubAside)
-	}
+	limit, err := limitOf(b, maxGitHubJob-githubAside)
 	g.limit = max(g.limit, limit)
+	return err
+}
+
+// addControlled adds an image that the controller builds.
+func (g *github) addControlled(img *plan.Image) error {
+	limit, err := controllerLimit(img, maxGitHubJob-githubAside)
+	if err != nil {
+		return err
+	}
+	switch {
+	case !g.controlled:
+		g.controllerLimit = limit
+	case limit == 0 || g.controllerLimit == 0:
+		g.controllerLimit = 0
+	default:
+		g.controllerLimit = max(g.controllerLimit, limit)
+	}
+	g.controlled = true
 	return nil
 }
 

@@ -142,6 +142,7 @@ func (g *github) waveJob(id string, needs []string, permissions *yaml.Node) *yam
 			"image", "${{ matrix.image }}",
 			"platforms", "${{ toJSON(matrix.platforms || fromJSON(needs.plan.outputs.platforms)) }}",
 			"needs", "${{ matrix.needs }}",
+			"runner", g.ifControlled("${{ matrix.runner }}"),
 		),
 		"secrets", g.passed(),
 	)
@@ -154,16 +155,12 @@ func (g *github) imageWorkflow() (root, permissions *yaml.Node, err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("writing the labels of runners: %w", err)
 	}
-	var limit any
-	if g.limit > 0 {
-		limit = int((g.limit + githubAside + time.Minute - 1) / time.Minute)
-	}
 	build, err := g.job(kindBuild, mapping(
 		"name", "build ${{ matrix.platform }}",
 		"if", "${{ !cancelled() && inputs.platforms != '[]' }}",
 		"strategy", mapping("fail-fast", false, "matrix", mapping("platform", "${{ fromJSON(inputs.platforms) }}")),
 		"runs-on", "${{ fromJSON("+quoted(string(labels))+")[matrix.platform] }}",
-		"timeout-minutes", limit,
+		"timeout-minutes", githubMinutes(g.limit),
 		"permissions", g.signIn.permissions("write"),
 		"env", g.environment(g.signIn, "PIPEGEN_BUILD", "${{ inputs.image }}@${{ matrix.platform }}"),
 	), 1, g.signIn, g.buildSteps())
@@ -178,7 +175,7 @@ func (g *github) imageWorkflow() (root, permissions *yaml.Node, err error) {
 		"name", "manifest",
 		"needs", "build",
 		// Without builds the image has only its tags moved.
-		"if", "${{ !cancelled() && (needs.build.result == 'success' || needs.build.result == 'skipped') }}",
+		"if", "${{ !cancelled() && "+g.ifControlled("inputs.runner == '' && ")+"(needs.build.result == 'success' || needs.build.result == 'skipped') }}",
 		"runs-on", lightLabel,
 		"timeout-minutes", 30,
 		// Two runs do not move the tags of one image at the same time.
@@ -194,37 +191,54 @@ func (g *github) imageWorkflow() (root, permissions *yaml.Node, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	jobs := mapping("build", build, "manifest", manifest)
+	permissions = mostOf(lookup(build, "permissions"), lookup(manifest, "permissions"))
+	if g.controlled {
+		run, err := g.runJob(result)
+		if err != nil {
+			return nil, nil, err
+		}
+		jobs.Content = append(jobs.Content, text("run"), run)
+		permissions = mostOf(permissions, lookup(run, "permissions"))
+	}
 	declared := mapping()
 	for i := 0; i < len(g.passed().Content); i += 2 {
 		declared.Content = append(declared.Content, g.passed().Content[i], mapping("required", false))
 	}
 	input := func(required bool) *yaml.Node { return mapping("type", "string", "required", required) }
+	inputs := mapping("image", input(true), "platforms", input(true), "needs", input(false))
+	if g.controlled {
+		inputs.Content = append(inputs.Content, text("runner"), input(false))
+	}
 	return mapping(
 		"name", "pipegen image",
 		"on", mapping("workflow_call", mapping(
-			"inputs", mapping("image", input(true), "platforms", input(true), "needs", input(false)),
+			"inputs", inputs,
 			"secrets", declared,
 		)),
 		"permissions", flow(mapping()),
 		"defaults", mapping("run", mapping("shell", "bash")),
-		"jobs", mapping("build", build, "manifest", manifest),
-	), mostOf(lookup(build, "permissions"), lookup(manifest, "permissions")), nil
+		"jobs", jobs,
+	), permissions, nil
+}
+
+// githubMinutes is the time limit of a job, for what keeps a limit of its own;
+// nil: GitHub's.
+func githubMinutes(limit time.Duration) any {
+	if limit == 0 {
+		return nil
+	}
+	return int((min(limit+githubAside, maxGitHubJob) + time.Minute - 1) / time.Minute)
 }
 
 func (g *github) buildSteps() []*yaml.Node {
-	env := secretsOf(g.secrets)
-	for _, name := range g.variables {
-		env.Content = append(env.Content, text(name), text("${{ vars."+name+" }}"))
-	}
 	var building any
-	if len(env.Content) > 0 {
+	if env := g.building(); len(env.Content) > 0 {
 		building = env
 	}
-	waits := download("Fetch what was published of the images below", "pattern", "${{ inputs.needs }}", ".pipegen/indexes")
-	waits.Content = slices.Insert(waits.Content, 2, text("if"), text("inputs.needs != ''"))
 	steps := []*yaml.Node{
 		download("Fetch the plan", "name", planArtifact, "."),
-		waits,
+		fetchNeeds(),
 		mapping("name", "Build", "run", `exec pipegen build "$PIPEGEN_BUILD" --container`, "env", building),
 		upload("Keep the result", buildArtifact+"${{ inputs.image }}@${{ matrix.platform }}", ".pipegen/builds/", "${{ !cancelled() }}", "warn"),
 	}
@@ -232,6 +246,23 @@ func (g *github) buildSteps() []*yaml.Node {
 		steps = append(steps, upload("Keep the outputs", outputArtifact+"${{ inputs.image }}@${{ matrix.platform }}", ".pipegen/outputs/", "", "ignore"))
 	}
 	return steps
+}
+
+// building is the environment of the step that has an image built: the secrets
+// of builds, and the variables that builder images name.
+func (g *github) building() *yaml.Node {
+	env := secretsOf(g.secrets)
+	for _, name := range g.variables {
+		env.Content = append(env.Content, text(name), text("${{ vars."+name+" }}"))
+	}
+	return env
+}
+
+// fetchNeeds fetches what was published of the images that an image needs.
+func fetchNeeds() *yaml.Node {
+	n := download("Fetch what was published of the images below", "pattern", "${{ inputs.needs }}", ".pipegen/indexes")
+	n.Content = slices.Insert(n.Content, 2, text("if"), text("inputs.needs != ''"))
+	return n
 }
 
 // job completes a job: a checkout of this depth (0 is all of it, -1 none), the
@@ -319,6 +350,9 @@ func secretsOf(names []string) *yaml.Node {
 // job's own token it has anyway.
 func (g *github) passed() *yaml.Node {
 	names := []string{dockerVariable}
+	if g.controlled {
+		names = append(names, tokenVariable)
+	}
 	for _, name := range slices.Concat(g.secrets, g.signing, g.overlaid) {
 		if name = strings.ToUpper(name); name != "GITHUB_TOKEN" && !slices.Contains(names, name) {
 			names = append(names, name)

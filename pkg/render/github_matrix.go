@@ -97,6 +97,8 @@ type githubEntry struct {
 	Platforms *[]string `json:"platforms,omitempty"`
 	// Pattern of the artifacts that its builds need.
 	Needs string `json:"needs,omitempty"`
+	// Runner of the controller that does its builds; empty: jobs do them.
+	Runner string `json:"runner,omitempty"`
 }
 
 // GitHubOutputs gives the outputs of the step of the workflow that chooses its
@@ -111,6 +113,9 @@ func GitHubOutputs(p *plan.Plan) ([]byte, error) {
 	usual := usualPlatforms(p)
 	var waves [][]githubEntry
 	for i, level := range levels {
+		if _, err := checkedRunner(p, &p.Images[i]); err != nil {
+			return nil, err
+		}
 		if len(waves) < level {
 			waves = append(waves, nil)
 		}
@@ -163,11 +168,19 @@ func (o *outputs) put(name string, value any) error {
 }
 
 func entryOf(img *plan.Image, usual []string) githubEntry {
-	e := githubEntry{Image: img.Name, Needs: indexPattern(img.Needs)}
-	if platforms := suffixes(img); !slices.Equal(platforms, usual) {
+	e := githubEntry{Image: img.Name, Needs: indexPattern(img.Needs), Runner: ControllerRunner(img)}
+	if platforms := jobSuffixes(img); !slices.Equal(platforms, usual) {
 		e.Platforms = &platforms
 	}
 	return e
+}
+
+// jobSuffixes are those of the builds that jobs do.
+func jobSuffixes(img *plan.Image) []string {
+	if ControllerRunner(img) != "" {
+		return []string{}
+	}
+	return suffixes(img)
 }
 
 func suffixes(img *plan.Image) []string {
@@ -183,7 +196,7 @@ func usualPlatforms(p *plan.Plan) []string {
 	count := map[string]int{}
 	usual, most := []string{}, 0
 	for i := range p.Images {
-		platforms := suffixes(&p.Images[i])
+		platforms := jobSuffixes(&p.Images[i])
 		key := strings.Join(platforms, " ")
 		if count[key]++; count[key] > most {
 			usual, most = platforms, count[key]

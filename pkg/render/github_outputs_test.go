@@ -29,7 +29,8 @@ func TestGitHubOutputsOfAnyPart(t *testing.T) {
 			}
 			slices.Sort(needs)
 			suffixes := [][]string{{"amd64", "arm64"}, {"amd64"}, {"arm64"}, {"amd64", "arm64", "arm-v7"}}[r.IntN(4)]
-			everything.Images = append(everything.Images, ghImage(fmt.Sprintf("image-%d", i), slices.Compact(needs), suffixes...))
+			img := ghImage(fmt.Sprintf("image-%d", i), slices.Compact(needs), suffixes...)
+			everything.Images = append(everything.Images, on([]string{"ci", "ci", "ecs"}[r.IntN(3)], img))
 		}
 		files, err := render.GitHub(everything, render.GitHubOptions{})
 		if err != nil {
@@ -61,6 +62,11 @@ func TestGitHubOutputsOfAnyPart(t *testing.T) {
 func TestGitHubOutputs(t *testing.T) {
 	retag := ghBoth("moved")
 	retag.Retag, retag.Builds = "sha256:0", []plan.Build{}
+	if got, err := render.GitHubOutputs(ghPlan(on("ecs", ghBoth("base")), ghBoth("app", "base"))); err != nil || !strings.HasPrefix(string(got), `wave-1={"include":[{"image":"base","runner":"ecs"}]}
+wave-2={"include":[{"image":"app","platforms":["amd64","arm64"],"needs":"pipegen-index-base"}]}
+`) {
+		t.Errorf("the controller: got %v\n%s", err, got)
+	}
 	got, err := render.GitHubOutputs(ghPlan(ghBoth("base"), retag, ghImage("one", nil, "amd64"), ghBoth("app", "base", "one"), ghBoth("top", "app")))
 	want := `wave-1={"include":[{"image":"base"},{"image":"moved","platforms":[]},{"image":"one","platforms":["amd64"]}]}
 wave-2={"include":[{"image":"app","needs":"pipegen-index-{base,one}"}]}
@@ -130,22 +136,25 @@ func TestGitHubRefuses(t *testing.T) {
 		plan *plan.Plan
 		want string
 	}{
-		"name":           {ghPlan(ghBoth("$(id)")), `"$(id)"`},
-		"name newline":   {ghPlan(ghBoth("a\nb")), `"a\nb"`},
-		"twice":          {ghPlan(ghBoth("app"), ghBoth("app")), `two images "app"`},
-		"id":             {change(func(i *plan.Image) { i.Builds[0].ID = "other@amd64" }), `"other@amd64"`},
-		"id expression":  {change(func(i *plan.Image) { i.Builds[0].ID = "app@${{ x }}" }), `"app@${{ x }}"`},
-		"unknown need":   {ghPlan(ghBoth("app", "base")), `needs "base"`},
-		"runner":         {change(func(i *plan.Image) { i.Builds[0].Runner = "ecs" }), `"ecs"`},
-		"no label":       {change(func(i *plan.Image) { i.Builds[0].RunsOn.GitHub = "" }), "no runner of GitHub is known for linux/amd64"},
-		"timeout":        {change(func(i *plan.Image) { i.Builds[0].Timeout = "1 h" }), `"1 h"`},
-		"long timeout":   {change(func(i *plan.Image) { i.Builds[0].Timeout = "130h" }), `"130h"`},
-		"two labels":     {ghPlan(ghBoth("a"), change(func(i *plan.Image) { i.Builds[0].RunsOn.GitHub = "b" }).Images[0]), `others for linux/amd64 on "ubuntu-24.04"`},
-		"label rtl":      {change(func(i *plan.Image) { i.Builds[0].RunsOn.GitHub = "a\u202eb" }), "U+202E"},
-		"label bytes":    {change(func(i *plan.Image) { i.Builds[0].RunsOn.GitHub = "a\xffb" }), "not UTF-8"},
-		"secret":         {change(func(i *plan.Image) { i.Builds[0].Secrets = []config.Secret{{ID: "a", Env: "GITHUB_PAT"}} }), "GITHUB_PAT"},
-		"own secret":     {change(func(i *plan.Image) { i.Builds[0].Secrets = []config.Secret{{ID: "a", Env: "PIPEGEN_BUILD"}} }), "PIPEGEN_BUILD"},
-		"image variable": {change(func(i *plan.Image) { i.Builds[0].BuilderImage = "$GITHUB_REPOSITORY:x" }), "GITHUB_REPOSITORY"},
+		"name":             {ghPlan(ghBoth("$(id)")), `"$(id)"`},
+		"name newline":     {ghPlan(ghBoth("a\nb")), `"a\nb"`},
+		"twice":            {ghPlan(ghBoth("app"), ghBoth("app")), `two images "app"`},
+		"id":               {change(func(i *plan.Image) { i.Builds[0].ID = "other@amd64" }), `"other@amd64"`},
+		"id expression":    {change(func(i *plan.Image) { i.Builds[0].ID = "app@${{ x }}" }), `"app@${{ x }}"`},
+		"unknown need":     {ghPlan(ghBoth("app", "base")), `needs "base"`},
+		"two runners":      {change(func(i *plan.Image) { i.Builds[0].Runner = "ecs" }), `"ecs"`},
+		"runner":           {ghPlan(on("nomad", ghBoth("app"))), `"nomad"`},
+		"controller limit": {ghPlan(on("ecs", change(func(i *plan.Image) { i.Builds[0].Timeout = "130h" }).Images[0])), "at most 119h50m"},
+		"token":            {change(func(i *plan.Image) { i.Builds[0].Secrets = []config.Secret{{ID: "a", Env: "PIPEGEN_TOKEN"}} }), "PIPEGEN_TOKEN"},
+		"no label":         {change(func(i *plan.Image) { i.Builds[0].RunsOn.GitHub = "" }), "no runner of GitHub is known for linux/amd64"},
+		"timeout":          {change(func(i *plan.Image) { i.Builds[0].Timeout = "1 h" }), `"1 h"`},
+		"long timeout":     {change(func(i *plan.Image) { i.Builds[0].Timeout = "130h" }), `"130h"`},
+		"two labels":       {ghPlan(ghBoth("a"), change(func(i *plan.Image) { i.Builds[0].RunsOn.GitHub = "b" }).Images[0]), `others for linux/amd64 on "ubuntu-24.04"`},
+		"label rtl":        {change(func(i *plan.Image) { i.Builds[0].RunsOn.GitHub = "a\u202eb" }), "U+202E"},
+		"label bytes":      {change(func(i *plan.Image) { i.Builds[0].RunsOn.GitHub = "a\xffb" }), "not UTF-8"},
+		"secret":           {change(func(i *plan.Image) { i.Builds[0].Secrets = []config.Secret{{ID: "a", Env: "GITHUB_PAT"}} }), "GITHUB_PAT"},
+		"own secret":       {change(func(i *plan.Image) { i.Builds[0].Secrets = []config.Secret{{ID: "a", Env: "PIPEGEN_BUILD"}} }), "PIPEGEN_BUILD"},
+		"image variable":   {change(func(i *plan.Image) { i.Builds[0].BuilderImage = "$GITHUB_REPOSITORY:x" }), "GITHUB_REPOSITORY"},
 	} {
 		files, err := render.GitHub(c.plan, render.GitHubOptions{})
 		if !errors.Is(err, failure.ErrInput) || !strings.Contains(err.Error(), c.want) || files != nil {
@@ -196,6 +205,9 @@ func TestGitHubSummary(t *testing.T) {
 		"| gone | built before, gets tags | gone-latest | all:  |\n\n1 image left out.\n\n"
 	if got := string(render.GitHubSummary(p)); got != strings.ReplaceAll(want, "(+1)", `\(+1\)`) {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	if got := string(render.GitHubSummary(ghPlan(on("ecs", ghBoth("app"))))); !strings.Contains(got, "| app | amd64 arm64 on ecs | app-latest |") {
+		t.Errorf("got\n%s", got)
 	}
 	for i := range 20_000 {
 		p.Images = append(p.Images, ghBoth(fmt.Sprintf("a-name-to-fill-the-summary-%d", i)))

@@ -20,12 +20,13 @@ const kindWorkflow = "workflow"
 
 // githubOwn are the variables that steps are driven by.
 var githubOwn = []string{
-	"PIPEGEN_BUILD", "PIPEGEN_NAME", "PIPEGEN_SELECT", "PIPEGEN_NAMES", "PIPEGEN_PLAN", "PIPEGEN_METADATA_DIR", dockerVariable,
+	"PIPEGEN_BUILD", "PIPEGEN_NAME", "PIPEGEN_SELECT", "PIPEGEN_NAMES", "PIPEGEN_PLAN", "PIPEGEN_METADATA_DIR", "PIPEGEN_RUNNER",
+	dockerVariable, tokenVariable,
 }
 
 var githubOverlays = overlayRules{
 	system: "github",
-	kinds:  []string{kindPrepare, kindBuild, kindManifest, kindGate, kindWorkflow},
+	kinds:  []string{kindPrepare, kindBuild, kindManifest, kindRun, kindGate, kindWorkflow},
 	keys: map[string][]string{
 		"concurrency": {"map", "string"}, "env": {"map"}, "environment": {"map", "string"}, "name": {"string"}, "on": {"map"},
 		"permissions": {"map"}, "run-name": {"string"}, "runs-on": {"list", "map", "string"}, "services": {"map"}, "steps": {"list"},
@@ -47,7 +48,7 @@ func checkGitHubOverlay(kind, key string, value any) (at []string, err error) {
 	switch whole := slices.Contains(ofWorkflow, key); {
 	case slices.Contains(ofBoth, key):
 	case kind == kindWorkflow && !whole:
-		return nil, errors.New("this is a key of jobs: set it for prepare, build, manifest or gate")
+		return nil, errors.New("this is a key of jobs: set it for prepare, build, manifest, run or gate")
 	case kind != kindWorkflow && whole:
 		return nil, errors.New("this is a key of the workflow: set it for workflow")
 	}

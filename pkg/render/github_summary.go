@@ -33,6 +33,9 @@ func GitHubSummary(p *plan.Plan) []byte {
 		if img.Retag != "" {
 			platforms = "built before, gets tags"
 		}
+		if runner := ControllerRunner(img); runner != "" {
+			platforms += " on " + runner
+		}
 		line := fmt.Sprintf("| %s | %s | %s | %s |\n", markdown(img.Name), markdown(platforms), markdown(strings.Join(img.Tags, " ")), markdown(why))
 		if b.Len()+len(line) > maxSummary-1024 {
 			fmt.Fprintf(&b, "\nand %d more\n", len(p.Images)-i)

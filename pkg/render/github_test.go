@@ -94,7 +94,20 @@ func ghCases() map[string]ghCase {
 	kms := ghPlan(ghBoth("app"))
 	kms.Publish.Sign = &config.Sign{Key: "awskms:///alias/images"}
 
+	// Some images in jobs, some on runners of the controller, for which no
+	// label of a runner need be known.
+	top := on("ecs", ghImage("top", []string{"app", "base"}, "amd64", "s390x"))
+	top.Builds[1].RunsOn.GitHub, top.Builds[1].Timeout = "", "3h"
+	top.Builds[0].Secrets = []config.Secret{{ID: "npm", Env: "NPM_TOKEN"}}
+	top.Builds[0].BuilderImage = "registry.example/tools:$TOOLS_VERSION"
+	controlled := ghPlan(on("kubernetes", ghBoth("base")), ghBoth("side"), ghBoth("app", "base"), top)
+	controlled.Publish.Also = []config.Also{{Registry: "ghcr.io/acme"}}
+	controlled.CI.Overlays = map[string]map[string]config.Overlay{"github": {"run": {"env": map[string]any{"PIPEGEN_SERVER": "https://builds.example"}, "steps": []any{map[string]any{"name": "First", "run": "true"}}}}}
+	endless := on("kubernetes", ghBoth("app"))
+	endless.Builds[1].Timeout = ""
+
 	return map[string]ghCase{
+		"controller": {controlled, "registry.example/images"}, "controller-only": {ghPlan(endless), ""},
 		"also": {copied, "registry.example/images"}, "keyless": {keyless, "registry.example/images"}, "kms": {kms, "ghcr.io/acme/images"},
 		"files": {ghPlan(tar, unpushed), "registry.example/images"},
 		"one":   {ghPlan(ghBoth("app")), ""}, "empty": {ghPlan(), "ghcr.io/acme/images"},
@@ -273,12 +286,57 @@ func ghCheck(t *testing.T, p *plan.Plan, files []render.GitHubFile) {
 	for i := range p.Images {
 		for _, b := range p.Images[i].Builds {
 			_, suffix, _ := strings.Cut(b.ID, "@")
-			if labels[suffix] != b.RunsOn.GitHub {
+			if b.Runner == "ci" && labels[suffix] != b.RunsOn.GitHub {
 				t.Errorf("%s runs on %q, want %q", b.ID, labels[suffix], b.RunsOn.GitHub)
 			}
 		}
 	}
 	ghOutputs(t, p, main)
+	if slices.ContainsFunc(p.Images, ghControlled) {
+		ghCheckController(t, main, image)
+	} else if _, ok := image.Jobs["run"]; ok || strings.Contains(string(files[1].Data), "PIPEGEN_TOKEN") {
+		t.Errorf("a job for a controller that nothing asks for")
+	}
+}
+
+func ghControlled(img plan.Image) bool { return len(img.Builds) > 0 && img.Builds[0].Runner != "ci" }
+
+// ghCheckController checks the job that has the controller build an image: it
+// runs instead of the two others, and one step of it alone has the token.
+func ghCheckController(t *testing.T, main, image ghWorkflow) {
+	t.Helper()
+	run := image.Jobs["run"]
+	if run.If != "${{ !cancelled() && inputs.runner != '' }}" || !strings.Contains(image.Jobs["manifest"].If, "inputs.runner == '' && (") || run.RunsOn != "ubuntu-24.04" || run.Needs != nil {
+		t.Errorf("run: %s on %v after %v; manifest: %s", run.If, run.RunsOn, run.Needs, image.Jobs["manifest"].If)
+	}
+	if run.Env["PIPEGEN_RUNNER"] != "${{ inputs.runner }}" || run.Env["PIPEGEN_SERVER"] == "" || run.Env["PIPEGEN_TOKEN"] != "" {
+		t.Errorf("run has the environment %v", run.Env)
+	}
+	for id, job := range image.Jobs {
+		for _, step := range job.Steps {
+			_, has := step.Env["PIPEGEN_TOKEN"]
+			if want := id == "run" && step.Run == `exec pipegen run "$PIPEGEN_NAME" --plan plan.json --runner "$PIPEGEN_RUNNER"`; has != want {
+				t.Errorf("%s, %s: %v", id, step.Name, step.Env)
+			}
+		}
+	}
+	steps := make([]string, len(run.Steps))
+	for i, step := range run.Steps {
+		steps[i] = step.Name
+	}
+	if got := strings.Join(steps[len(steps)-4:], "; "); got != "Fetch the plan; Fetch what was published of the images below; Build and publish; Keep the result" {
+		t.Errorf("run does %s", got)
+	}
+	for id, job := range main.Jobs {
+		if strings.HasPrefix(id, "wave-") && (job.With["runner"] != "${{ matrix.runner }}" || job.Secrets["PIPEGEN_TOKEN"] == "") {
+			t.Errorf("%s passes %v, %v", id, job.With, sorted(job.Secrets))
+		}
+		for name, level := range run.Permissions {
+			if got := job.Permissions[name]; strings.HasPrefix(id, "wave-") && got != level && got != "write" {
+				t.Errorf("%s allows %s: %q, but run wants %s", id, name, got, level)
+			}
+		}
+	}
 }
 
 func sorted[V any](m map[string]V) []string {
@@ -312,6 +370,7 @@ type ghMatrix struct {
 		Image     string
 		Platforms *[]string
 		Needs     string
+		Runner    string
 	}
 }
 
@@ -374,8 +433,17 @@ func ghOutputs(t testing.TB, p *plan.Plan, main ghWorkflow) map[string]int {
 			for _, s := range platforms {
 				got = append(got, e.Image+"@"+s)
 			}
+			runner := ""
+			if ghControlled(*img) {
+				runner = img.Builds[0].Runner
+			}
 			for _, b := range img.Builds {
-				want = append(want, b.ID)
+				if runner == "" {
+					want = append(want, b.ID)
+				}
+			}
+			if e.Runner != runner {
+				t.Errorf("%s is built by %q, want %q", e.Image, e.Runner, runner)
 			}
 			if !slices.Equal(got, want) {
 				t.Errorf("%s: builds %q, want %q", e.Image, got, want)

@@ -37,6 +37,11 @@ type namedJob struct {
 	node       *yaml.Node
 }
 
+func (j namedJob) extends(template string) bool {
+	n := lookup(j.node, "extends")
+	return n != nil && n.Value == template
+}
+
 // waits is a job that must be done first, and the results that it hands on.
 type waits struct {
 	job   string
@@ -65,7 +70,9 @@ func (r *gitlabRendering) child(number int, images []int) (*gitlabChild, error) 
 		// Each level has names of stages, too.
 		r.costs[i] = costOf(c.jobs[first:]).plus(cost{memory: 200})
 	}
-	c.template(".manifest", kindManifest, c.manifestTemplate())
+	if slices.ContainsFunc(c.jobs, func(j namedJob) bool { return j.extends(".manifest") }) {
+		c.template(".manifest", kindManifest, c.manifestTemplate())
+	}
 	if len(c.lookups) > 0 {
 		// It talks to the registry as those do that publish.
 		c.template(".published", kindManifest, c.publishedTemplate())
@@ -159,6 +166,13 @@ func (c *gitlabChild) addImage(i int) error {
 		}
 		needs = c.needing(dependencies)
 	}
+	runner, err := checkedRunner(c.plan, img)
+	if err != nil {
+		return err
+	}
+	if runner != "" {
+		return c.addRun(img, runner, level, needs)
+	}
 	publish := gitlabJob{extends: ".manifest", variables: mapping("PIPEGEN_NAME", img.Name)}
 	if level > 1 {
 		publish.stage = stage("publish", level)
@@ -192,6 +206,30 @@ func (c *gitlabChild) addImage(i int) error {
 	return c.add("manifest "+img.Name, kindManifest, publish)
 }
 
+// addRun adds the job that has the controller build and publish an image.
+func (c *gitlabChild) addRun(img *plan.Image, runner string, level int, needs *yaml.Node) error {
+	limit, err := controllerLimit(img, maxTimeout)
+	if err != nil {
+		return err
+	}
+	template := c.templateFor("run-"+runner, fmt.Sprint("run ", runner, limit, img.Pushes()), kindRun, func() gitlabJob {
+		return c.runTemplate(runner, limit, img.Pushes())
+	})
+	j := gitlabJob{extends: template, needs: needs, variables: mapping("PIPEGEN_NAME", img.Name)}
+	if level > 1 {
+		j.stage = stage("build", level)
+	}
+	return c.add(lastJob(img), kindRun, j)
+}
+
+// lastJob is the name of the job that leaves what was published of an image.
+func lastJob(img *plan.Image) string {
+	if ControllerRunner(img) != "" {
+		return "run " + img.Name
+	}
+	return "manifest " + img.Name
+}
+
 // needing gives needs for the plan and for jobs of this pipeline.
 func (c *gitlabChild) needing(jobs []string) *yaml.Node {
 	n := list(jobs...)
@@ -208,7 +246,7 @@ func (c *gitlabChild) dependencies(i, level int) ([]string, error) {
 	for _, need := range c.needs[i] {
 		if c.chunk[need] == c.number {
 			name := c.plan.Images[need].Name
-			all = append(all, waits{"manifest " + name, []string{indexOf(name)}})
+			all = append(all, waits{lastJob(&c.plan.Images[need]), []string{indexOf(name)}})
 		}
 	}
 	all = append(all, c.lookups[i]...)
@@ -239,22 +277,27 @@ func (c *gitlabChild) dependencies(i, level int) ([]string, error) {
 
 // templateOf gives the name of the template for a build.
 func (c *gitlabChild) templateOf(b *plan.Build) (string, error) {
-	p := profile(b)
-	if name, ok := c.profiles[p]; ok {
-		return name, nil
-	}
-	j, err := c.buildTemplate(b)
+	limit, err := limitOf(b, maxTimeout)
 	if err != nil {
 		return "", err
 	}
 	_, suffix, _ := strings.Cut(b.ID, "@")
-	name := ".build-" + suffix
-	for n := 2; c.names[name]; n++ {
-		name = ".build-" + suffix + "-" + strconv.Itoa(n)
+	return c.templateFor("build-"+suffix, profile(b), kindBuild, func() gitlabJob { return c.buildTemplate(b, limit) }), nil
+}
+
+// templateFor gives the name of the template that jobs of a profile extend,
+// and makes it for the first of them.
+func (c *gitlabChild) templateFor(stem, profile, kind string, job func() gitlabJob) string {
+	if name, ok := c.profiles[profile]; ok {
+		return name
 	}
-	c.names[name], c.profiles[p] = true, name
-	c.template(name, kindBuild, j)
-	return name, nil
+	name := "." + stem
+	for n := 2; c.names[name]; n++ {
+		name = "." + stem + "-" + strconv.Itoa(n)
+	}
+	c.names[name], c.profiles[profile] = true, name
+	c.template(name, kind, job())
+	return name
 }
 
 func (c *gitlabChild) template(name, kind string, j gitlabJob) {

@@ -91,10 +91,11 @@ func shaped(shape string, n int) *plan.Plan {
 // of the plan is kept.
 func TestChunks(t *testing.T) {
 	for _, c := range []struct {
-		n       int
-		shapes  string // some; empty: all
-		options render.GitLabOptions
-		single  bool
+		n          int
+		shapes     string // some; empty: all
+		options    render.GitLabOptions
+		single     bool
+		controlled int // of so many images the first is built by the controller; 0: none
 	}{
 		{n: 50, single: true},
 		{n: 51, single: true},
@@ -103,14 +104,20 @@ func TestChunks(t *testing.T) {
 		{n: 300, options: render.GitLabOptions{MaxJobs: 100}},
 		{n: 51, shapes: "all", options: render.GitLabOptions{MaxJobs: 4}},
 		{n: 3000, shapes: "one base, chain, random"},
+		{n: 51, single: true, controlled: 1},
+		{n: 300, options: render.GitLabOptions{MaxJobs: 100}, controlled: 3},
+		{n: 3000, shapes: "one base, random", controlled: 1},
 	} {
 		for shape := range shapes {
 			if c.shapes != "" && !slices.Contains(strings.Split(c.shapes, ", "), shape) {
 				continue
 			}
-			t.Run(fmt.Sprintf("%s %d %d", shape, c.n, c.options.MaxJobs), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s %d %d %d", shape, c.n, c.options.MaxJobs, c.controlled), func(t *testing.T) {
 				t.Parallel()
 				p := shaped(shape, c.n)
+				for i := 0; c.controlled > 0 && i < len(p.Images); i += c.controlled {
+					p.Images[i] = on("kubernetes", p.Images[i])
+				}
 				got, err := render.GitLab(p, c.options)
 				if err != nil {
 					t.Fatal(err)
@@ -187,7 +194,7 @@ func checkPipelines(t *testing.T, p *plan.Plan, o render.GitLabOptions, got *ren
 					t.Errorf("%s: %s needs %v", c.File, name, need)
 				}
 			}
-			if img, ok := strings.CutPrefix(name, "manifest "); ok {
+			if img := publishes(name); img != "" {
 				if _, twice := home[img]; twice {
 					t.Errorf("%s is published twice", img)
 				}
@@ -204,18 +211,26 @@ func checkPipelines(t *testing.T, p *plan.Plan, o render.GitLabOptions, got *ren
 			t.Fatalf("%s is not published", img.Name)
 		}
 		jobs := chunks[k].jobs
+		var building []string
 		for _, b := range img.Builds {
+			if b.Runner != "ci" {
+				building = []string{"run " + img.Name}
+				continue
+			}
+			building = append(building, "build "+b.ID)
 			if lookup(jobs["build "+b.ID], "variables", "PIPEGEN_BUILD") != b.ID {
 				t.Fatalf("%s is not built beside its manifest", b.ID)
 			}
-			waits := results(jobs, "build "+b.ID)
+		}
+		for _, job := range building {
+			waits := results(jobs, job)
 			for _, need := range img.Needs {
 				at, waited := waits[need]
 				if !waited {
-					t.Fatalf("%s does not wait for %s", b.ID, need)
+					t.Fatalf("%s does not wait for %s", job, need)
 				}
-				if here := home[need] == k; here != (at == "manifest "+need) {
-					t.Errorf("%s takes %s from %s", b.ID, need, at)
+				if here := home[need] == k; here != (at == "manifest "+need || at == "run "+need) {
+					t.Errorf("%s takes %s from %s", job, need, at)
 				}
 				if home[need] != k && !after(starter.jobs, triggers[k], triggers[home[need]]) {
 					t.Fatalf("%s may start before %s", triggers[k], triggers[home[need]])
@@ -225,12 +240,22 @@ func checkPipelines(t *testing.T, p *plan.Plan, o render.GitLabOptions, got *ren
 			if len(waits) > len(img.Needs) {
 				for have := range waits {
 					if !slices.Contains(img.Needs, have) {
-						t.Fatalf("%s waits for %s, which it does not need", b.ID, have)
+						t.Fatalf("%s waits for %s, which it does not need", job, have)
 					}
 				}
 			}
 		}
 	}
+}
+
+// publishes gives the image that a job publishes, or has published.
+func publishes(job string) string {
+	for _, kind := range []string{"manifest ", "run "} {
+		if img, ok := strings.CutPrefix(job, kind); ok {
+			return img
+		}
+	}
+	return ""
 }
 
 // results gives the images whose publications a job is handed, and the jobs
@@ -244,8 +269,8 @@ func results(jobs map[string]map[string]any, from string) map[string]string {
 			need, ok := n.(string)
 			switch {
 			case !ok:
-			case strings.HasPrefix(need, "manifest "):
-				found[strings.TrimPrefix(need, "manifest ")] = need
+			case publishes(need) != "":
+				found[publishes(need)] = need
 			case strings.HasPrefix(need, "published "):
 				names, _ := lookup(jobs[need], "variables", "PIPEGEN_NAMES").(string)
 				for img := range strings.SplitSeq(names, ",") {

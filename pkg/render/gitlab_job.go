@@ -10,7 +10,6 @@ import (
 
 	"gopkg.in/yaml.v3"
 
-	"github.com/pipegen/pipegen/pkg/failure"
 	"github.com/pipegen/pipegen/pkg/plan"
 )
 
@@ -156,10 +155,7 @@ func (c *gitlabChild) publishedTemplate() gitlabJob {
 }
 
 // buildTemplate is what builds with this image, runner and limit extend.
-func (c *gitlabChild) buildTemplate(b *plan.Build) (gitlabJob, error) {
-	if b.Runner != "" && b.Runner != "ci" {
-		return gitlabJob{}, failure.Input("build %s has the runner %q: a GitLab job builds where it runs (runner: ci)", b.ID, b.Runner)
-	}
+func (c *gitlabChild) buildTemplate(b *plan.Build, limit time.Duration) gitlabJob {
 	j := gitlabJob{
 		stage: "build", image: imageOr(b.BuilderImage), tags: b.RunsOn.GitLab, interruptible: c.interruptible, needs: list(c.handed),
 		script: `pipegen build "$PIPEGEN_BUILD" --plan "$PIPEGEN_PLAN" --metadata-dir "$PIPEGEN_METADATA_DIR"`, retry: true,
@@ -169,14 +165,26 @@ func (c *gitlabChild) buildTemplate(b *plan.Build) (gitlabJob, error) {
 	if b.Files() {
 		j.artifacts = c.keep("always", "builds/$PIPEGEN_BUILD.json", "builds/$PIPEGEN_BUILD.log", "outputs/$PIPEGEN_BUILD/")
 	}
-	if b.Timeout != "" {
-		limit, err := time.ParseDuration(b.Timeout)
-		if err != nil || limit <= 0 || limit > maxTimeout {
-			return gitlabJob{}, failure.Input("build %s has the timeout %q: want a duration such as 45m, at most 696h", b.ID, b.Timeout)
-		}
+	if limit > 0 {
 		j.timeout = limit + aside
 	}
-	return j, nil
+	return j
+}
+
+// runTemplate is what jobs extend that have the controller build and
+// publish an image. GitLab's variables PIPEGEN_SERVER and PIPEGEN_TOKEN, which
+// the command reads, are in the environment of every job.
+func (c *gitlabChild) runTemplate(runner string, limit time.Duration, pushes bool) gitlabJob {
+	j := c.light("build", `pipegen run "$PIPEGEN_NAME" --plan "$PIPEGEN_PLAN" --metadata-dir "$PIPEGEN_METADATA_DIR" --runner `+runner)
+	j.needs, j.identities = list(c.handed), c.identities(false)
+	j.resourceGroup = "pipegen/$PIPEGEN_NAME"
+	if limit > 0 {
+		j.timeout = min(limit+aside, maxTimeout)
+	}
+	if pushes {
+		j.artifacts = c.keep("", indexOf("$PIPEGEN_NAME"))
+	}
+	return j
 }
 
 // profile is the same for builds that can extend one template.

@@ -20,7 +20,7 @@ import (
 // job runs.
 var gitlabOverlays = overlayRules{
 	system: "gitlab",
-	kinds:  []string{kindPrepare, kindBuild, kindManifest, kindGate},
+	kinds:  []string{kindPrepare, kindBuild, kindManifest, kindRun, kindGate},
 	keys: map[string][]string{
 		"after_script": {"list", "string"}, "allow_failure": {"bool", "map"}, "artifacts": {"map"}, "before_script": {"list", "string"},
 		"cache": {"list", "map"}, "environment": {"map", "string"}, "hooks": {"map"}, "id_tokens": {"map"}, "identity": {"string"},

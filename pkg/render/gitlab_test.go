@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -66,6 +67,14 @@ func image(name string, needs []string, suffixes ...string) plan.Image {
 	return img
 }
 
+// on has a runner do all builds of an image.
+func on(runner string, img plan.Image) plan.Image {
+	for i := range img.Builds {
+		img.Builds[i].Runner = runner
+	}
+	return img
+}
+
 func both(name string, needs ...string) plan.Image { return image(name, needs, "amd64", "arm64") }
 
 func goldenPlans() map[string]*plan.Plan {
@@ -116,7 +125,31 @@ func goldenPlans() map[string]*plan.Plan {
 		}
 	}
 
+	// Some images in jobs, some on runners of the controller, on each other.
+	slow := on("kubernetes", both("slow", "base", "side"))
+	slow.Builds[1].Timeout = "100h"
+	endless := on("ecs", both("endless"))
+	endless.Builds[0].Timeout = ""
+	unpushed := on("ecs", both("unpushed"))
+	for i := range unpushed.Builds {
+		unpushed.Builds[i].Outputs = []string{"rootfs"}
+	}
+	moved := image("moved", nil)
+	moved.Retag, moved.Builds = "sha256:0", []plan.Build{}
+	controlled := planOf(on("kubernetes", both("base")), both("side"), both("app", "base"), slow, on("ecs", both("top", "app", "slow")), endless, unpushed, moved)
+	controlled.Publish.IDToken, controlled.CI.Image = &config.IDToken{Role: "r"}, "registry.example/pipegen"
+	controlled.CI.Overlays = map[string]map[string]config.Overlay{"gitlab": {"run": {"variables": map[string]any{"PIPEGEN_SERVER": "https://builds.example"}}}}
+
+	allControlled := planOf()
+	names = nil
+	for i := range 60 {
+		names = append(names, "base-"+strconv.Itoa(i))
+		allControlled.Images = append(allControlled.Images, on("kubernetes", both(names[i])))
+	}
+	allControlled.Images = append(allControlled.Images, on("kubernetes", both("on-many", names...)))
+
 	return map[string]*plan.Plan{
+		"controller": controlled, "controller-gates": allControlled,
 		"files": files, "one": planOf(both("app")), "dependency": planOf(both("base"), both("side"), both("app", "base"), both("top", "app", "side")),
 		"single-platform": planOf(image("lambda", nil, "arm64")), "arm-v7": planOf(image("app", nil, "amd64", "arm64", "arm-v7", "windows-amd64")),
 		"targets": planOf(both("tools-debug"), both("tools-slim")), "empty": planOf(), "empty-overlay": empty,
@@ -215,6 +248,10 @@ func checkPipeline(t *testing.T, p *plan.Plan, data []byte) map[string]map[strin
 	}
 	for i := range p.Images {
 		img := &p.Images[i]
+		if len(img.Builds) > 0 && img.Builds[0].Runner != "ci" {
+			checkControllerJob(t, p, img, jobs)
+			continue
+		}
 		publish := jobs["manifest "+img.Name]
 		if !img.Pushes() {
 			if publish != nil {
@@ -237,7 +274,7 @@ func checkPipeline(t *testing.T, p *plan.Plan, data []byte) map[string]map[strin
 				t.Errorf("%s is published without waiting for %s", img.Name, b.ID)
 			}
 			for _, need := range img.Needs {
-				if !reaches(jobs, "build "+b.ID, "manifest "+need) {
+				if !reaches(jobs, "build "+b.ID, "manifest "+need) && !reaches(jobs, "build "+b.ID, "run "+need) {
 					t.Errorf("%s does not wait for %s", b.ID, need)
 				}
 			}
@@ -247,6 +284,49 @@ func checkPipeline(t *testing.T, p *plan.Plan, data []byte) map[string]map[strin
 		}
 	}
 	return jobs
+}
+
+// checkControllerJob checks that one job has the controller do all of an image,
+// on the runner of jobs that build nothing.
+func checkControllerJob(t *testing.T, p *plan.Plan, img *plan.Image, jobs map[string]map[string]any) {
+	t.Helper()
+	name := "run " + img.Name
+	job := jobs[name]
+	want := []any{`pipegen run "$PIPEGEN_NAME" --plan "$PIPEGEN_PLAN" --metadata-dir "$PIPEGEN_METADATA_DIR" --runner ` + img.Builds[0].Runner}
+	if !reflect.DeepEqual(job["script"], want) || lookup(job, "variables", "PIPEGEN_NAME") != img.Name {
+		t.Errorf("%s runs %v for %v", name, job["script"], lookup(job, "variables"))
+	}
+	var tags []any
+	for _, tag := range p.CI.Runner.GitLab {
+		tags = append(tags, tag)
+	}
+	if got, _ := job["tags"].([]any); !slices.Equal(got, tags) {
+		t.Errorf("%s is on runners %v, want %v", name, got, tags)
+	}
+	if variables := fmt.Sprint(job["variables"]); strings.Contains(variables, "TOKEN") {
+		t.Errorf("%s has a token in the file: %s", name, variables)
+	}
+	if left := slices.Contains(asList(lookup(job, "artifacts", "paths")), any(".pipegen/indexes/$PIPEGEN_NAME.json")); left != img.Pushes() {
+		t.Errorf("%s leaves %v", name, job["artifacts"])
+	}
+	for other := range jobs {
+		if other == "manifest "+img.Name || strings.HasPrefix(other, "build "+img.Name+"@") {
+			t.Errorf("beside %s there is %s", name, other)
+		}
+	}
+	for _, need := range img.Needs {
+		if !reaches(jobs, name, "manifest "+need) && !reaches(jobs, name, "run "+need) {
+			t.Errorf("%s does not wait for %s", name, need)
+		}
+	}
+	if prepared, _ := asList(job["needs"])[0].(map[string]any); prepared["artifacts"] != true {
+		t.Errorf("%s has no plan: %v", name, job["needs"])
+	}
+}
+
+func asList(v any) []any {
+	l, _ := v.([]any)
+	return l
 }
 
 // extend merges as GitLab does: maps by key, the rest replaces.
@@ -272,9 +352,8 @@ func lookup(v any, keys ...string) any {
 }
 
 func reaches(jobs map[string]map[string]any, from, to string) bool {
-	needs, _ := jobs[from]["needs"].([]any)
-	for _, n := range needs {
-		if name, ok := n.(string); ok && (name == to || !strings.HasPrefix(name, "manifest ") && reaches(jobs, name, to)) {
+	for _, n := range asList(jobs[from]["needs"]) {
+		if name, ok := n.(string); ok && (name == to || strings.HasPrefix(name, "gate ") && reaches(jobs, name, to)) {
 			return true
 		}
 	}
@@ -295,23 +374,25 @@ func TestBadPlan(t *testing.T) {
 		plan *plan.Plan
 		want string
 	}{
-		"name":          {planOf(both("$(id)")), `"$(id)"`},
-		"name newline":  {planOf(both("a\nb")), `"a\nb"`},
-		"twice":         {planOf(both("app"), both("app")), `two jobs "build app@amd64"`},
-		"no builds":     {planOf(image("app", nil)), "no builds"},
-		"id":            {change(func(b *plan.Build) { b.ID = "other@amd64" }), `"other@amd64"`},
-		"id slash":      {change(func(b *plan.Build) { b.ID = "app@arm/v7" }), `"app@arm/v7"`},
-		"unknown need":  {planOf(both("app", "base")), `needs "base"`},
-		"later need":    {planOf(both("app", "base"), both("base")), `needs "base"`},
-		"runner":        {change(func(b *plan.Build) { b.Runner = "kubernetes" }), `"kubernetes"`},
-		"timeout":       {change(func(b *plan.Build) { b.Timeout = "1 h" }), `"1 h"`},
-		"no timeout":    {change(func(b *plan.Build) { b.Timeout = "-1h" }), `"-1h"`},
-		"long timeout":  {change(func(b *plan.Build) { b.Timeout = "1000h" }), `"1000h"`},
-		"tag rtl":       {change(func(b *plan.Build) { b.RunsOn.GitLab = []string{"a\u202eb"} }), "U+202E"},
-		"image newline": {change(func(b *plan.Build) { b.BuilderImage = "a\rb" }), "U+000D"},
-		"image bytes":   {change(func(b *plan.Build) { b.BuilderImage = "a\xffb" }), "not UTF-8"},
-		"long name":     {planOf(both(strings.Repeat("a", 300))), "GitLab allows 255"},
-		"platforms":     {planOf(image("app", nil, platforms...)), `image "app" has 50 builds`},
+		"name":             {planOf(both("$(id)")), `"$(id)"`},
+		"name newline":     {planOf(both("a\nb")), `"a\nb"`},
+		"twice":            {planOf(both("app"), both("app")), `two jobs "build app@amd64"`},
+		"no builds":        {planOf(image("app", nil)), "no builds"},
+		"id":               {change(func(b *plan.Build) { b.ID = "other@amd64" }), `"other@amd64"`},
+		"id slash":         {change(func(b *plan.Build) { b.ID = "app@arm/v7" }), `"app@arm/v7"`},
+		"unknown need":     {planOf(both("app", "base")), `needs "base"`},
+		"later need":       {planOf(both("app", "base"), both("base")), `needs "base"`},
+		"two runners":      {change(func(b *plan.Build) { b.Runner = "kubernetes" }), `build app@arm64 has the runner "ci", and app@amd64 "kubernetes"`},
+		"runner":           {planOf(on("nomad", both("app"))), `"nomad"`},
+		"controller limit": {planOf(on("ecs", change(func(b *plan.Build) { b.Timeout = "800h" }).Images[0])), "at most 696h"},
+		"timeout":          {change(func(b *plan.Build) { b.Timeout = "1 h" }), `"1 h"`},
+		"no timeout":       {change(func(b *plan.Build) { b.Timeout = "-1h" }), `"-1h"`},
+		"long timeout":     {change(func(b *plan.Build) { b.Timeout = "1000h" }), `"1000h"`},
+		"tag rtl":          {change(func(b *plan.Build) { b.RunsOn.GitLab = []string{"a\u202eb"} }), "U+202E"},
+		"image newline":    {change(func(b *plan.Build) { b.BuilderImage = "a\rb" }), "U+000D"},
+		"image bytes":      {change(func(b *plan.Build) { b.BuilderImage = "a\xffb" }), "not UTF-8"},
+		"long name":        {planOf(both(strings.Repeat("a", 300))), "GitLab allows 255"},
+		"platforms":        {planOf(image("app", nil, platforms...)), `image "app" has 50 builds`},
 	} {
 		data, err := gitlab(c.plan, render.GitLabOptions{})
 		if !errors.Is(err, failure.ErrInput) || !strings.Contains(err.Error(), c.want) || data != nil {

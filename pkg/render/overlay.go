@@ -20,6 +20,7 @@ const (
 	kindPrepare  = "prepare"  // plans and renders
 	kindBuild    = "build"    // builds one image for one platform
 	kindManifest = "manifest" // publishes an image, or looks up what was published
+	kindRun      = "run"      // has the controller build and publish an image
 	kindGate     = "gate"     // does nothing but stand for others
 )
 
