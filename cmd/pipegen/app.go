@@ -30,10 +30,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/pipegen/pipegen/pkg/api"
 	"github.com/pipegen/pipegen/pkg/config"
 	"github.com/pipegen/pipegen/pkg/failure"
 	"github.com/pipegen/pipegen/pkg/quote"
 	"github.com/pipegen/pipegen/pkg/registry"
+	"github.com/pipegen/pipegen/pkg/runner"
 )
 
 // app is one invocation of pipegen.
@@ -49,6 +51,8 @@ type app struct {
 
 	handed bool   // the environment was handed over already
 	bundle string // file with the certificates to trust; empty: the system's
+
+	observer runner.Observer // shows a run that is followed now; else nil
 }
 
 func newApp(stdout, stderr io.Writer) *app {
@@ -82,7 +86,7 @@ func exitCode(err error) int {
 		return 0
 	case errors.Is(err, errSomething):
 		return 4
-	case errors.As(err, &immutable):
+	case errors.As(err, &immutable), errors.Is(err, api.ErrImmutable):
 		return 3
 	case errors.Is(err, failure.ErrInput), errors.As(err, &faults):
 		return 2

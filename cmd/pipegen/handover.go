@@ -27,6 +27,8 @@ func (a *app) isolate(cmd *cobra.Command) error {
 	switch {
 	case !runsOthers(cmd):
 		return nil
+	case !engine.Contained(a.getenv) && cmd.Name() == "agent":
+		return nil // who started it ends what it leaves
 	case a.handed || !engine.Contained(a.getenv):
 		return engine.AdoptOrphans()
 	case cmd.Flags().NArg() == 0 || cmd.Flag("plan").Value.String() == "-" || a.getenv(localCA) != "":
@@ -50,7 +52,7 @@ func (a *app) isolateBuild(j engine.Job) error {
 // runsOthers says whether a command runs the engine and the scripts of a build
 // itself, and nothing else.
 func runsOthers(cmd *cobra.Command) bool {
-	if cmd.Name() != "build" || cmd.Parent() != cmd.Root() {
+	if cmd.Parent() != cmd.Root() || cmd.Name() != "build" && cmd.Name() != "agent" {
 		return false
 	}
 	for _, elsewhere := range []string{"print", "container"} {

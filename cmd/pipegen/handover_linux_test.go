@@ -217,7 +217,7 @@ func TestTakeOver(t *testing.T) {
 // again.
 func TestRunsOthers(t *testing.T) {
 	for line, want := range map[string]bool{
-		"build app@amd64": true, "build app@amd64 --print": false, "build app@amd64 --container": false, "plan": false, "explain build": false,
+		"build app@amd64": true, "build app@amd64 --print": false, "build app@amd64 --container": false, "plan": false, "explain build": false, "agent": true,
 	} {
 		cmd, rest, err := newApp(io.Discard, io.Discard).root().Find(strings.Fields(line))
 		if err != nil {

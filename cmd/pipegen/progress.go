@@ -5,17 +5,15 @@ import (
 
 	"golang.org/x/term"
 
-	"github.com/pipegen/pipegen/pkg/plan"
 	"github.com/pipegen/pipegen/pkg/runner"
 )
 
 // progress shows a run on stderr: live on a terminal, unless asked for lines.
-func (a *app) progress(metadata string) runner.Observer {
-	o := runner.ProgressOptions{
-		Format: runner.Format(a.logFormat), Logs: a.verbose,
-		LogPath: func(id string) string { return plan.LogFile(metadata, id) },
-	}
-	if f, ok := a.stderr.(*os.File); ok && term.IsTerminal(int(f.Fd())) && a.getenv("TERM") != "dumb" {
+// logs says whether a terminal shows every line of the logs, too, and whole
+// where the log of a build is.
+func (a *app) progress(logs bool, whole func(build string) string) runner.Observer {
+	o := runner.ProgressOptions{Format: runner.Format(a.logFormat), Logs: logs, LogPath: whole}
+	if f, ok := a.terminal(); ok {
 		o.Terminal = true
 		o.Color = a.getenv("NO_COLOR") == ""
 		o.Size = func() (columns, rows int) {
@@ -27,4 +25,10 @@ func (a *app) progress(metadata string) runner.Observer {
 		}
 	}
 	return runner.NewProgress(a.stderr, o)
+}
+
+// terminal gives stderr if it is one that can be redrawn.
+func (a *app) terminal() (*os.File, bool) {
+	f, ok := a.stderr.(*os.File)
+	return f, ok && term.IsTerminal(int(f.Fd())) && a.getenv("TERM") != "dumb"
 }

@@ -237,15 +237,23 @@ func (a *app) commands(cmd *cobra.Command, b *bytes.Buffer, p *plan.Plan, root s
 	for i := range p.Images {
 		img := &p.Images[i]
 		fmt.Fprintf(b, "\n## %s\n\n", img.Name)
+		runner := render.ControllerRunner(img)
+		if runner != "" {
+			fmt.Fprintf(b, "pipegen run %s --runner %s\n", quote.Shell(img.Name), runner)
+		}
 		for j := range img.Builds {
 			argv, err := engine.Argv(cmd.Context(), engine.Job{Plan: p, Image: img, Build: &img.Builds[j], Root: root, Getenv: a.getenv})
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(b, "pipegen build %s\n", quote.Shell(img.Builds[j].ID))
+			if runner == "" {
+				fmt.Fprintf(b, "pipegen build %s\n", quote.Shell(img.Builds[j].ID))
+			}
 			fmt.Fprintf(b, "  %s\n", quote.Command(argv))
 		}
-		fmt.Fprintf(b, "pipegen manifest %s\n", quote.Shell(img.Name))
+		if runner == "" {
+			fmt.Fprintf(b, "pipegen manifest %s\n", quote.Shell(img.Name))
+		}
 		for _, t := range img.Tags {
 			fmt.Fprintf(b, "  %s\n", quote.Text(strings.TrimPrefix(img.Repository+":"+t, ":")))
 		}

@@ -57,7 +57,8 @@ multi-arch index per tag.`,
 	a.network.flags(flags)
 	root.AddCommand(
 		a.initCommand(), a.newCommand(), a.validateCommand(), a.diffCommand(), a.planCommand(), a.explainCommand(), a.renderCommand(),
-		a.dryRunCommand(), a.buildCommand(), a.manifestCommand(), a.publishedCommand(), a.tagsCommand(), a.pruneCommand(), a.runCommand(), a.doctorCommand(), a.schemaCommand(), a.versionCommand(),
+		a.dryRunCommand(), a.buildCommand(), a.agentCommand(), a.manifestCommand(), a.publishedCommand(), a.tagsCommand(), a.pruneCommand(), a.runCommand(),
+		a.submitCommand(), a.runsCommand(), a.logsCommand(), a.cancelCommand(), a.retryCommand(), a.doctorCommand(), a.serverCommand(), a.schemaCommand(), a.versionCommand(),
 	)
 	return root
 }

@@ -19,19 +19,32 @@ import (
 func (a *app) runCommand() *cobra.Command {
 	var p planning
 	var w working
-	var where, sandbox string
+	var s sending
+	var sandbox string
 	var parallel int
-	var rollback bool
+	var rollback, ifPlanned bool
 	cmd := &cobra.Command{
 		Use:   "run [NAME...]",
-		Short: "Build and publish on this machine",
+		Short: "Build and publish on this machine, or where a controller does",
 		Long: `Makes a plan (or takes the one of --plan), does all its builds on this machine,
 those with Kaniko each in a root of its own, and publishes every image whose builds succeeded.
-One failed build fails its image alone.`,
-		Example: "  pipegen run --select all\n  pipegen run app --registry 127.0.0.1:5000/images\n  pipegen run --plan plan.json",
+One failed build fails its image alone.
+
+With --server, or another --runner than local, a controller (pipegen server) does
+all that: the checkout is packed and sent to it, the run is followed, and what was
+published is left in the metadata directory as here. Names then choose images of
+the plan of --plan; what these need must have been published.`,
+		Example: "  pipegen run --select all\n  pipegen run app --registry 127.0.0.1:5000/images\n  pipegen run --plan plan.json\n" +
+			"  pipegen run app --runner kubernetes --server https://pipegen.example.com",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if where != "local" {
-				return failure.Input("--runner %q: this version runs builds on this machine: local", where)
+			if s.server != "" || s.runner != "" && s.runner != "local" {
+				if err := elsewhere(cmd, "sandbox", "parallel", "allow-rollback"); err != nil {
+					return err
+				}
+				return a.runSubmitted(cmd, p, w, s, args, ifPlanned)
+			}
+			if err := here(cmd); err != nil {
+				return err
 			}
 			ctx := cmd.Context()
 			made, err := a.planToRun(cmd, p, w, args)
@@ -54,7 +67,7 @@ One failed build fails its image alone.`,
 			if err != nil {
 				return err
 			}
-			progress := a.progress(w.metadata)
+			progress := a.progress(a.verbose, func(build string) string { return plan.LogFile(w.metadata, build) })
 			summary := runner.Execute(ctx, made, creating{local, client, made}, publish, runner.Options{
 				Parallel: parallel, Observer: progress,
 			})
@@ -64,10 +77,12 @@ One failed build fails its image alone.`,
 	p.flags(cmd.Flags())
 	w.resultFlags(a, cmd.Flags())
 	cmd.Flags().StringVar(&w.plan, "plan", "", "`FILE` with a plan to run as it is; - is stdin")
-	cmd.Flags().StringVar(&where, "runner", "local", "`WHERE` builds run: local")
+	cmd.Flags().StringVar(&s.runner, "runner", "", "`RUNNER` of the builds: local, kubernetes or ecs (default: local, with --server the controller's first)")
 	cmd.Flags().StringVar(&sandbox, "sandbox", "auto", "`KIND` of root for a build: auto, namespaces, docker or podman")
 	cmd.Flags().IntVar(&parallel, "parallel", 0, "builds at once (default: as many as there are cores)")
 	cmd.Flags().BoolVar(&rollback, "allow-rollback", false, "move tags even if they hold a later commit")
+	cmd.Flags().BoolVar(&ifPlanned, "if-planned", false, "with --plan and --server or --runner: leave out names that the plan does not have")
+	s.flags(cmd.Flags())
 	return cmd
 }
 

@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 
 // ciVariables are removed from the environment of scripts: the tests run in
 // CI too.
-var ciVariables = []string{"CI", "CI_", "GITHUB_", "GITLAB_", "PIPEGEN_", "CICD_", "ECR_", "CHECK_", "LOG_FORMAT", "KANIKO_"}
+var ciVariables = []string{"CI", "CI_", "GITHUB_", "GITLAB_", "PIPEGEN_", "CICD_", "ECR_", "CHECK_", "LOG_FORMAT", "KANIKO_", "CONTROLLER_URL", "BUILD_CONTROLLER_TOKEN", "DOCKER_", "TRACEPARENT"}
 
 var update = flag.Bool("update", false, "renew the files that scripts compare with")
 
@@ -45,14 +45,16 @@ func TestScripts(t *testing.T) {
 		UpdateScripts:       *update,
 		Setup:               setUp,
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"exits":     exits,
-			"registry":  startRegistry,
-			"built":     built,
-			"image":     image,
-			"forget":    forget,
-			"repeat":    repeat,
-			"key":       privateKey,
-			"referrers": listReferrers,
+			"exits":      exits,
+			"registry":   startRegistry,
+			"built":      built,
+			"image":      image,
+			"forget":     forget,
+			"repeat":     repeat,
+			"key":        privateKey,
+			"referrers":  listReferrers,
+			"controller": startController,
+			"eventually": eventually,
 		},
 	})
 }
