@@ -9,10 +9,10 @@ ACT      := v0.2.89
 export CGO_ENABLED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help build tools release builder demo test lint vuln e2e bench clean
+.PHONY: help build tools release builder agent bake server client compose demo test lint vuln e2e bench clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## /{printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9 ]+:.*## /{printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build bin/pipegen
 	go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/pipegen ./cmd/pipegen
@@ -20,12 +20,25 @@ build: ## build bin/pipegen
 tools: ## build Kaniko's executor, buildctl and buildkitd into the cache, where pipegen finds them (minutes the first time)
 	@go run ./test/toolcache/make executor buildctl buildkitd
 
-release: ## cross-compile the binaries of projects/shell and projects/builder
+release: ## cross-compile the binaries of pipegen's own projects
 	go run ./test/release
 
-builder: build tools release ## publish pipegen's builder image: make builder REGISTRY=HOST/REPOSITORY
-	@test -n '$(REGISTRY)' || { echo 'make builder needs REGISTRY=HOST/REPOSITORY' >&2; exit 2; }
+builder agent: build tools release ## publish the image that jobs and agents build in: make builder REGISTRY=HOST/REPOSITORY
+	@test -n '$(REGISTRY)' || { echo 'make $@ needs REGISTRY=HOST/REPOSITORY' >&2; exit 2; }
 	bin/pipegen run builder --registry '$(REGISTRY)'
+
+bake: build tools release ## publish the images of agents, server and client: make bake REGISTRY=HOST/REPOSITORY
+	@test -n '$(REGISTRY)' || { echo 'make bake needs REGISTRY=HOST/REPOSITORY' >&2; exit 2; }
+	bin/pipegen run builder server client --registry '$(REGISTRY)'
+
+server: build tools ## run a controller on this machine, without authentication
+	bin/pipegen server --dev
+
+client: build ## submit config.yaml in this directory to $CONTROLLER_URL
+	bin/pipegen submit --config config.yaml
+
+compose: build ## submit compose.yaml in this directory to $CONTROLLER_URL, services side by side
+	bin/pipegen submit --compose compose.yaml --async
 
 demo: build ## show the main job on a monorepo of its own, down to a multi-arch index
 	@go run ./test/toolcache/make executor
@@ -54,6 +67,7 @@ vuln: ## check for known vulnerabilities; needs the internet
 
 e2e: build tools $(CACHE)/act-$(ACT)/act $(CACHE)/act-actions/built $(CACHE)/gitlab-ci-local-$(GITLAB)/node_modules/.bin/gitlab-ci-local ## run the end-to-end suites; installs with apt and npm what they need
 	test/e2e/install
+	@go run ./test/toolcache/make versitygw
 	cd test/sigstore && go test -count=1 ./...
 	GITLAB_CI_LOCAL=$(lastword $^) ACT=$(CACHE)/act-$(ACT)/act ACT_ACTIONS=$(CACHE)/act-actions go test -tags e2e -count=1 -timeout 30m -v ./test/...
 

@@ -32,8 +32,9 @@ type Monorepo struct {
 	Upstream string
 }
 
-// elsewhere are projects whose bases only the internet has.
-var elsewhere = []string{"builder-buildkit", "builder-make", "kaniko"}
+// elsewhere are projects that are left out: their bases are on the internet
+// alone, or they are more of the same.
+var elsewhere = []string{"builder-buildkit", "builder-make", "kaniko", "server", "client"}
 
 // New makes a monorepo below dir, an empty directory, and serves its registry
 // and its upstream repository until ctx ends. What takes long is said on log.
@@ -78,13 +79,13 @@ func (m *Monorepo) fill(ctx context.Context, root string, cache toolcache.Cache)
 	if err := copyTree(filepath.Join(root, "projects"), projects); err != nil {
 		return fmt.Errorf("copying the projects: %w", err)
 	}
+	if err := Release(ctx, root, projects, []string{"amd64", "arm64"}, cache); err != nil {
+		return err
+	}
 	for _, name := range elsewhere {
 		if err := os.RemoveAll(filepath.Join(projects, name)); err != nil {
 			return err
 		}
-	}
-	if err := Release(ctx, root, projects, []string{"amd64", "arm64"}, cache); err != nil {
-		return err
 	}
 	m.Pipegen = filepath.Join(filepath.Dir(m.Dir), "bin", "pipegen")
 	if err := place(filepath.Join(projects, "builder", "release", "linux-"+runtime.GOARCH, "pipegen"), m.Pipegen); err != nil {

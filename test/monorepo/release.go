@@ -15,7 +15,7 @@ import (
 	"github.com/pipegen/pipegen/test/toolcache"
 )
 
-// Release puts the release binaries of the projects shell and builder below
+// Release puts the release binaries of pipegen's own projects below
 // projects/NAME/release, for each of archs: a shell, pipegen of this checkout
 // and Kaniko's executor, cross-compiled, and Mozilla's root certificates.
 func Release(ctx context.Context, root, projects string, archs []string, cache toolcache.Cache) error {
@@ -29,17 +29,31 @@ func Release(ctx context.Context, root, projects string, archs []string, cache t
 			return err
 		}
 		dir := filepath.Join("release", "linux-"+arch)
+		pipegen := filepath.Join(projects, "builder", dir, "pipegen")
 		if err := errors.Join(
 			place(shell, filepath.Join(projects, "shell", dir, "sh")),
 			place(executor, filepath.Join(projects, "builder", dir, "executor")),
-			buildPipegen(ctx, root, arch, filepath.Join(projects, "builder", dir, "pipegen"), cache.Log),
+			buildPipegen(ctx, root, arch, pipegen, cache.Log),
+		); err != nil {
+			return err
+		}
+		if err := errors.Join(
+			place(pipegen, filepath.Join(projects, "server", dir, "pipegen")),
+			place(pipegen, filepath.Join(projects, "client", dir, "pipegen")),
 		); err != nil {
 			return err
 		}
 	}
+	authorities := filepath.Join("release", "ssl", "ca-certificates.crt")
+	if err := certificates(ctx, cache, filepath.Join(projects, "builder", authorities)); err != nil {
+		return err
+	}
+	list := filepath.Join(projects, "builder", "applets.txt")
 	return errors.Join(
-		certificates(ctx, cache, filepath.Join(projects, "builder", "release", "ssl", "ca-certificates.crt")),
-		applets(filepath.Join(projects, "builder", "applets.txt"), filepath.Join(projects, "builder", "release", "applets")),
+		place(filepath.Join(projects, "builder", authorities), filepath.Join(projects, "server", authorities)),
+		place(filepath.Join(projects, "builder", authorities), filepath.Join(projects, "client", authorities)),
+		applets(list, filepath.Join(projects, "builder", "release", "applets")),
+		applets(list, filepath.Join(projects, "client", "release", "applets")),
 	)
 }
 

@@ -1,5 +1,5 @@
-// Command release cross-compiles the release binaries that the projects shell
-// and builder are made of: go run ./test/release [-arch amd64,arm64].
+// Command release cross-compiles the release binaries that pipegen's own
+// projects are made of: go run ./test/release [-arch amd64,arm64].
 package main
 
 import (
