@@ -343,7 +343,7 @@ func TestReaders(t *testing.T) {
 				return nil
 			})
 			switch {
-			case errors.Is(err, context.Canceled) && n%10 == 3:
+			case n%10 == 3 && (errors.Is(err, context.Canceled) || err == nil && next >= rounds*each): // its last piece may have been the log's
 				vanished.Add(1)
 			case err != nil || next < rounds*each:
 				t.Errorf("reader %d: %d lines, %v", n, next, err)
