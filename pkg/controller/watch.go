@@ -130,14 +130,13 @@ func (c *Controller) findAgain(k *care, t store.Task, l runner.Launcher) {
 			// Whichever agent comes first may claim it: the hash of an earlier token stays.
 			var hash []byte
 			k.token, hash = newToken()
-			err := c.insist(func(ch *change) error {
+			if err = c.insist(func(ch *change) error {
 				now, err := ch.Task(t.ID)
 				if err != nil || now.State != api.Starting {
 					return err
 				}
 				return ch.AddToken(hash, t.ID)
-			})
-			if err == nil {
+			}); err == nil {
 				c.launch(k)
 				return
 			}
@@ -149,11 +148,13 @@ func (c *Controller) findAgain(k *care, t store.Task, l runner.Launcher) {
 			close(k.launched)
 			return
 		}
+		if k.ctx.Err() == nil {
+			c.log.Warn("looking for an agent", "task", t.ID, "err", err)
+		}
 		if !pause(k.ctx, 5*time.Second) {
 			close(k.launched)
 			return
 		}
-		c.log.Warn("looking for an agent", "task", t.ID, "err", err)
 	}
 }
 

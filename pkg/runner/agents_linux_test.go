@@ -308,7 +308,7 @@ func TestAgentsKnowLittle(t *testing.T) {
 			}
 		}
 	}
-	environ, err := os.ReadFile(filepath.Join(data, "agents/r-0-1/work/environ"))
+	environ, err := os.ReadFile(filepath.Join(data, "agents", "r-0-1", "work", "environ"))
 	if lines := strings.Split(string(environ), "\n"); err != nil || !slices.Contains(lines, "LC_ALL=C") || !slices.Contains(lines, "PATH="+os.Getenv("PATH")) {
 		t.Errorf("%q, %v", lines, err)
 	}
