@@ -2,7 +2,7 @@
 // against the bare engines and against clients of registries, and prints
 // tables and which goals are met. It measures whole processes and gives
 // medians. With arguments it measures only those of monorepo, wide, deep,
-// kaniko, buildkit, publish, context and controller that they name.
+// kaniko, buildkit, publish, context, controller and postgres that they name.
 package main
 
 import (
@@ -31,6 +31,9 @@ func run(ctx context.Context, names []string) error {
 	if len(names) == 3 && names[0] == sayCommand {
 		return say(names[1], names[2])
 	}
+	if len(names) == 3 && names[0] == controlCommand {
+		return control(ctx, names[1], names[2])
+	}
 	binary, err := filepath.Abs("bin/pipegen")
 	if err != nil {
 		return err
@@ -50,7 +53,7 @@ func run(ctx context.Context, names []string) error {
 	}{
 		{"monorepo", monorepos}, {"wide", wideProject}, {"deep", deepHistory},
 		{"kaniko", kanikoOverhead}, {"buildkit", buildkitOverhead}, {"publish", publishing},
-		{"context", contexts}, {"controller", controllers},
+		{"context", contexts}, {"controller", controllers}, {"postgres", postgres},
 	} {
 		if len(names) > 0 && !slices.Contains(names, s.name) {
 			continue

@@ -48,7 +48,7 @@ func (c *Controller) Claim(ctx context.Context, task string, cl api.Claim) (api.
 	var needed []store.Image
 	var sealed []byte
 	var size int64
-	err := c.change(ctx, func(ch *change) (err error) {
+	err := c.change(ctx, onTask(task), func(ch *change) (err error) {
 		if t, err = ch.Task(task); err != nil {
 			return fmt.Errorf("task %s: %w", quote.Text(task), err)
 		}
@@ -142,12 +142,18 @@ func (c *Controller) assign(ctx context.Context, t *store.Task, r *store.Run, ne
 
 // secretsOf gives the names of the variables that a build and its source take secrets from.
 func secretsOf(img *plan.Image, b *plan.Build) []string {
+	names := ownSecrets(img, b)
+	if img.Source != nil && img.Source.Auth == nil {
+		names = append(names, plan.OwnGitLab...)
+	}
+	return names
+}
+
+// ownSecrets gives those of them that the configuration names.
+func ownSecrets(img *plan.Image, b *plan.Build) []string {
 	names := b.Credentials()
 	if img.Source != nil && img.Source.Auth != nil {
 		names = append(names, img.Source.Auth.TokenEnv, img.Source.Auth.SSHKeyEnv)
-	}
-	if img.Source != nil && img.Source.Auth == nil {
-		names = append(names, plan.OwnGitLab...)
 	}
 	return slices.DeleteFunc(names, func(name string) bool { return name == "" })
 }
@@ -158,7 +164,7 @@ func (c *Controller) Heartbeat(ctx context.Context, task string, h api.Heartbeat
 	if h.Usage != nil && !(h.Usage.CPUSeconds >= 0 && h.Usage.CPUSeconds < 1e12 && h.Usage.PeakMemory >= 0) {
 		return ack, failure.Input("the usage is less than nothing")
 	}
-	err = c.o.Store.Write(ctx, func(tx *store.Tx) error {
+	err = c.o.Store.Write(ctx, onTask(task), func(tx *store.Tx) error {
 		t, err := tx.Task(task)
 		switch {
 		case err != nil:
@@ -189,7 +195,7 @@ func (c *Controller) Finish(ctx context.Context, task string, r api.TaskResult) 
 		return err
 	}
 	var runnerName string
-	err = c.change(ctx, func(ch *change) error {
+	err = c.change(ctx, onTask(task), func(ch *change) error {
 		t, err := ch.Task(task)
 		if err != nil {
 			return fmt.Errorf("task %s: %w", quote.Text(task), err)
@@ -271,7 +277,7 @@ func (c *Controller) wrongResult(ctx context.Context, task string, r *plan.Resul
 // runs any more; until then the run is running, and its reason says what is
 // going on. Cancelling again does nothing. ErrConflict: the run has ended.
 func (c *Controller) Cancel(ctx context.Context, id, by, reason string) (api.Run, error) {
-	err := c.change(ctx, func(ch *change) error {
+	err := c.change(ctx, onRun(id), func(ch *change) error {
 		run, err := ch.run(id)
 		switch {
 		case err != nil:

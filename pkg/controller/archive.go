@@ -36,7 +36,8 @@ func (c *Controller) archiveLogs(ctx context.Context) {
 	const usual, longest = 5 * time.Second, time.Minute
 	wait := usual
 	for ctx.Err() == nil {
-		more, err := c.archiveSome(ctx)
+		var more bool
+		_, err := c.o.Store.Lead(ctx, "archive", func(ctx context.Context) (err error) { more, err = c.archiveSome(ctx); return err })
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -112,7 +113,7 @@ func (c *Controller) archiveLog(ctx context.Context, run string) error {
 	if err := c.o.Blobs.Put(ctx, logKey(run), f, size); err != nil {
 		return err
 	}
-	return c.o.Store.Write(ctx, func(tx *store.Tx) error {
+	return c.o.Store.Write(ctx, onRun(run), func(tx *store.Tx) error {
 		_, err := tx.SetLog(run, store.LogRows, store.LogLeaving, index)
 		return err
 	})
@@ -173,7 +174,7 @@ func (c *Controller) dropRows(ctx context.Context, run string) error {
 	const some = 200
 	for {
 		var n int64
-		if err := c.o.Store.Write(ctx, func(tx *store.Tx) (err error) {
+		if err := c.o.Store.Write(ctx, onRun(run), func(tx *store.Tx) (err error) {
 			if n, err = tx.DropChunks(run, some); err != nil || n == some {
 				return err
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/pipegen/pipegen/pkg/api"
@@ -117,6 +118,10 @@ func (c *Controller) askForAgent(k *care) error {
 	if !ok || l == nil {
 		return failure.Input("there is no build %s, or no runner %s", t.Build, t.Runner)
 	}
+	missing, err := c.unbrought(k.ctx, t.Run, ownSecrets(img, b))
+	if err != nil {
+		return err
+	}
 	select {
 	case c.launches <- struct{}{}:
 		defer func() { <-c.launches }()
@@ -126,10 +131,23 @@ func (c *Controller) askForAgent(k *care) error {
 	ctx, cancel := context.WithTimeout(k.ctx, c.o.Limits.Start)
 	defer cancel()
 	return l.Start(ctx, runner.Launch{
-		Task: t.ID, Run: t.Run, Build: t.Build, Platform: t.Platform, Image: b.BuilderImage, URL: c.o.URL, Token: k.token,
+		Task: t.ID, Run: t.Run, Build: t.Build, Platform: t.Platform, Engine: b.Engine, Image: b.BuilderImage, URL: c.o.URL, Token: k.token, Secrets: missing,
 		Resources: b.Resources, Deadline: c.o.Now().Add(c.o.Limits.Start + t.Timeout),
 		Labels: map[string]string{"image": img.Name, "submitter": r.Submitter, "traceparent": r.Trace},
 	})
+}
+
+// unbrought gives those of some secrets that a run did not bring.
+func (c *Controller) unbrought(ctx context.Context, run string, names []string) ([]string, error) {
+	if len(names) == 0 {
+		return nil, nil
+	}
+	var sealed []byte
+	if err := c.o.Store.Read(ctx, func(tx *store.Tx) (err error) { _, sealed, err = tx.Inputs(run); return err }); err != nil {
+		return nil, err
+	}
+	brought, err := c.unseal(sealed)
+	return slices.DeleteFunc(names, func(name string) bool { _, ok := brought.Secrets[name]; return ok }), err
 }
 
 // reason is an error as the reason of a state: with its hint, safe for a log.
@@ -156,7 +174,7 @@ func words(text, hint string) string {
 // tellToStop has a task end in a state once nothing of it runs any more. What
 // was told first counts.
 func (c *Controller) tellToStop(task string, state api.State, why string) {
-	err := c.insist(func(ch *change) error {
+	err := c.insist(onTask(task), func(ch *change) error {
 		t, err := ch.Task(task)
 		if err != nil || t.State.Ended() || t.StopState != "" || t.Owner != c.o.Instance {
 			return err
@@ -172,9 +190,9 @@ func (c *Controller) tellToStop(task string, state api.State, why string) {
 
 // insist makes a change that must be made, however long the store is away, as
 // long as this controller lives.
-func (c *Controller) insist(fn func(*change) error) error {
+func (c *Controller) insist(keys []store.Key, fn func(*change) error) error {
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
-		err := c.change(c.life, fn)
+		err := c.change(c.life, keys, fn)
 		if !errors.Is(err, ErrUnavailable) || !pause(c.life, wait) {
 			return err
 		}
@@ -184,7 +202,7 @@ func (c *Controller) insist(fn func(*change) error) error {
 // conclude ends a task of this controller of which nothing runs any more in a
 // state; empty: as it was told to end. note adds to what is kept of it.
 func (c *Controller) conclude(task string, state api.State, why string, note ...func(*store.Task)) {
-	err := c.insist(func(ch *change) error {
+	err := c.insist(onTask(task), func(ch *change) error {
 		t, err := ch.Task(task)
 		if errors.Is(err, ErrNotFound) {
 			return nil
@@ -263,7 +281,7 @@ func (c *Controller) watchAgents(ctx context.Context, name string, l runner.Laun
 			switch {
 			case s.State == runner.AgentExited:
 				c.work.Go(func() { c.agentExited(name, s) })
-			case s.State == runner.AgentPending && s.Reason != "":
+			case s.Reason != "":
 				c.work.Go(func() { c.agentWaits(s) })
 			}
 		})
@@ -283,7 +301,7 @@ func (c *Controller) watchAgents(ctx context.Context, name string, l runner.Laun
 // agentExited ends a task whose agent is gone, unless it said itself what became of it.
 func (c *Controller) agentExited(runnerName string, s runner.AgentStatus) {
 	over := false
-	err := c.insist(func(ch *change) error {
+	err := c.insist(onTask(s.Task), func(ch *change) error {
 		t, err := ch.Task(s.Task)
 		if errors.Is(err, ErrNotFound) {
 			return nil // it may be another controller's, of another store
@@ -307,7 +325,7 @@ func (c *Controller) agentExited(runnerName string, s runner.AgentStatus) {
 		}
 		// What was never claimed has not begun to build.
 		state := api.Failed
-		if s.Infrastructure || t.State == api.Starting || s.ExitCode == nil && s.Reason == "" {
+		if s.Infrastructure || t.State == api.Starting && !s.Hopeless || s.ExitCode == nil && s.Reason == "" {
 			state = api.Lost
 		}
 		return ch.end(&t, state, words(why, s.Hint))
@@ -320,7 +338,8 @@ func (c *Controller) agentExited(runnerName string, s runner.AgentStatus) {
 	}
 }
 
-// agentWaits says in the run's log why an agent does not start yet.
+// agentWaits says in the run's log why an agent does not start yet, or what is
+// wrong with one that runs.
 func (c *Controller) agentWaits(s runner.AgentStatus) {
 	c.mu.Lock()
 	k := c.cares[s.Task]
@@ -332,9 +351,13 @@ func (c *Controller) agentWaits(s runner.AgentStatus) {
 	if !fresh {
 		return
 	}
-	err := c.change(c.life, func(ch *change) error {
+	err := c.change(c.life, onTask(s.Task), func(ch *change) error {
 		t, err := ch.Task(s.Task)
-		if err == nil && t.State == api.Starting {
+		switch {
+		case err != nil:
+		case s.State == runner.AgentRunning && t.State == api.Running:
+			ch.say(t.Run, subject{build: t.Build}, "warning", "%s", words(s.Reason, s.Hint))
+		case s.State == runner.AgentPending && t.State == api.Starting:
 			ch.say(t.Run, subject{build: t.Build}, "warning", "waits: %s", words(s.Reason, s.Hint))
 		}
 		return err

@@ -33,9 +33,15 @@ type remark struct {
 	lines []api.TaskLine
 }
 
-// change runs fn in a transaction; see [store.Store.Write].
-func (c *Controller) change(ctx context.Context, fn func(*change) error) error {
-	return c.o.Store.Write(ctx, func(tx *store.Tx) error {
+// change runs fn in a transaction about what keys name, which may be run again;
+// see [store.Store.Write].
+func (c *Controller) change(ctx context.Context, keys []store.Key, fn func(*change) error) error {
+	return c.o.Store.Write(ctx, keys, c.changing(fn))
+}
+
+// changing makes fn what a transaction runs.
+func (c *Controller) changing(fn func(*change) error) func(*store.Tx) error {
+	return func(tx *store.Tx) error {
 		ch := &change{Tx: tx, c: c, now: c.o.Now().UTC().Truncate(time.Microsecond), runs: map[string]*store.Run{}}
 		if err := fn(ch); err != nil {
 			return err
@@ -53,8 +59,11 @@ func (c *Controller) change(ctx context.Context, fn func(*change) error) error {
 			}
 		}
 		return nil
-	})
+	}
 }
+
+// onRun is the key of a run.
+func onRun(id string) []store.Key { return []store.Key{store.OnRun(id)} }
 
 // run gives a run; every caller in this change gets the same one.
 func (ch *change) run(id string) (*store.Run, error) {

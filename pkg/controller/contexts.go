@@ -21,6 +21,8 @@ import (
 // contextKey is where a context is in the blob store.
 func contextKey(digest string) string { return "contexts/" + strings.Replace(digest, ":", "/", 1) }
 
+func onContext(digest string) []store.Key { return []store.Key{store.OnContext(digest)} }
+
 func checkDigest(digest string) error {
 	if !contextDigest.MatchString(digest) {
 		return failure.Input("%s is no sha256 digest", quote.Text(digest))
@@ -57,7 +59,7 @@ func (c *Controller) AnnounceContext(ctx context.Context, r api.ContextRequest) 
 func (c *Controller) haveContext(ctx context.Context, digest string) (bool, error) {
 	leaving := false
 	for range 50 {
-		err := c.o.Store.Write(ctx, func(tx *store.Tx) (err error) {
+		err := c.o.Store.Write(ctx, onContext(digest), func(tx *store.Tx) (err error) {
 			if leaving, err = tx.ContextLeaves(digest); err != nil || leaving {
 				return err
 			}
@@ -81,7 +83,7 @@ func (c *Controller) haveContext(ctx context.Context, digest string) (bool, erro
 	}
 	_, err := c.o.Blobs.Stat(ctx, contextKey(digest))
 	if errors.Is(err, blob.ErrNotFound) { // somebody else has deleted it
-		err = c.o.Store.Write(ctx, func(tx *store.Tx) error { return tx.DropContext(digest) })
+		err = c.o.Store.Write(ctx, onContext(digest), func(tx *store.Tx) error { return tx.DropContext(digest) })
 		return false, err
 	}
 	if err != nil {
@@ -96,8 +98,21 @@ func (c *Controller) CompleteContext(ctx context.Context, digest string, r api.C
 	if err := checkDigest(digest); err != nil {
 		return err
 	}
-	// What one upload leaves must be known for good or bad before the next ends.
+	// What one upload leaves must be known for good or bad before the next ends,
+	// at this controller or another one.
 	defer c.uploads.lock(digest)()
+	for {
+		first, err := c.o.Store.Lead(ctx, "complete "+digest, func(ctx context.Context) error { return c.completeContext(ctx, digest, r) })
+		switch {
+		case err != nil || first:
+			return err
+		case !pause(ctx, 200*time.Millisecond):
+			return ctx.Err()
+		}
+	}
+}
+
+func (c *Controller) completeContext(ctx context.Context, digest string, r api.ContextComplete) error {
 	if there, err := c.haveContext(ctx, digest); err != nil || there {
 		return err
 	}
@@ -140,7 +155,7 @@ func (c *Controller) ReceiveContext(ctx context.Context, digest string, size int
 }
 
 func (c *Controller) addContext(ctx context.Context, digest string, size int64) error {
-	return c.o.Store.Write(ctx, func(tx *store.Tx) error { return tx.AddContext(digest, size, c.o.Now()) })
+	return c.o.Store.Write(ctx, onContext(digest), func(tx *store.Tx) error { return tx.AddContext(digest, size, c.o.Now()) })
 }
 
 // OpenContext gives the context of a task to its agent, from an offset on.

@@ -29,6 +29,8 @@ var (
 	ErrConflict = errors.New("conflict")
 	// It was there once, or is over.
 	ErrGone = errors.New("gone")
+	// The token is good for a number of runs, and has started them.
+	ErrSpent = errors.New("the token is not good for another run")
 	// The store cannot be used for now: locked, full, closed. Nothing was done;
 	// the same may work later.
 	ErrUnavailable = store.ErrUnavailable
@@ -117,14 +119,20 @@ const grace = 20 * time.Second
 // ends. Then it starts nothing more, waits for publications, at most for 20
 // seconds, and returns nil; agents that run go on, and find the controller that
 // starts next. It may be called once. An error says that the store cannot be
-// used, or that another process has taken this one's name.
+// used, that another process has taken this one's name, or, as a
+// failure.ErrInput, that this one does not have what those share that are there.
 func (c *Controller) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer c.end()
-	if err := c.enter(ctx); err != nil && ctx.Err() != nil {
+	err := c.agree(ctx)
+	if err == nil {
+		err = c.enter(ctx)
+	}
+	switch {
+	case err != nil && ctx.Err() != nil:
 		return nil
-	} else if err != nil {
+	case err != nil:
 		return fmt.Errorf("starting the controller: %w", err)
 	}
 	var loops sync.WaitGroup
@@ -156,7 +164,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	if displaced != nil {
 		return displaced
 	}
-	return c.o.Store.Write(context.WithoutCancel(ctx), func(tx *store.Tx) error { return tx.Leave(c.o.Instance, c.epoch) })
+	return c.o.Store.Write(context.WithoutCancel(ctx), nil, func(tx *store.Tx) error { return tx.Leave(c.o.Instance, c.epoch) })
 }
 
 // Ready says whether the store can be read and written.
@@ -164,7 +172,7 @@ func (c *Controller) Ready(ctx context.Context) error {
 	if err := c.o.Store.Read(ctx, func(tx *store.Tx) error { _, err := tx.Signs(); return err }); err != nil {
 		return err
 	}
-	return c.o.Store.Write(ctx, func(*store.Tx) error { return nil })
+	return c.o.Store.Write(ctx, nil, func(*store.Tx) error { return nil })
 }
 
 // Queue says what waits, by runner.

@@ -409,7 +409,7 @@ func TestRetry(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.Retry(t.Context(), first.ID, "two", ""); !errors.Is(err, ErrConflict) && w.end(first.ID).State != api.Failed {
+	if _, err := w.Retry(t.Context(), first.ID, "two", "", Grant{}); !errors.Is(err, ErrConflict) && w.end(first.ID).State != api.Failed {
 		t.Errorf("a run that goes on: %v", err)
 	}
 	if run := w.end(first.ID); run.State != api.Failed {
@@ -418,11 +418,11 @@ func TestRetry(t *testing.T) {
 	mu.Lock()
 	healed = true
 	mu.Unlock()
-	second, err := w.Retry(t.Context(), first.ID, "two", "key")
+	second, err := w.Retry(t.Context(), first.ID, "two", "key", Grant{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if again, err := w.Retry(t.Context(), first.ID, "two", "key"); err != nil || again.ID != second.ID {
+	if again, err := w.Retry(t.Context(), first.ID, "two", "key", Grant{}); err != nil || again.ID != second.ID {
 		t.Errorf("again: %s %v", again.ID, err)
 	}
 	second = w.end(second.ID)
@@ -446,10 +446,10 @@ func TestRetry(t *testing.T) {
 		}
 	}
 	w.launcher.mu.Unlock()
-	if _, err := w.Retry(t.Context(), second.ID, "two", ""); !errors.Is(err, ErrConflict) {
+	if _, err := w.Retry(t.Context(), second.ID, "two", "", Grant{}); !errors.Is(err, ErrConflict) {
 		t.Errorf("nothing left: %v", err)
 	}
-	if _, err := w.Retry(t.Context(), "nosuchrun", "two", ""); !errors.Is(err, ErrNotFound) {
+	if _, err := w.Retry(t.Context(), "nosuchrun", "two", "", Grant{}); !errors.Is(err, ErrNotFound) {
 		t.Errorf("no run: %v", err)
 	}
 }
@@ -510,7 +510,7 @@ func TestAssignment(t *testing.T) {
 
 // Nothing that is secret can be read from the disk.
 func TestSecretsAtRest(t *testing.T) {
-	w := newWorld(t, stays)
+	w := newWorldOn(t, filepath.Join(t.TempDir(), "pipegen.db"), stays)
 	run, _, err := w.Submit(t.Context(), Submission{
 		Request: api.RunRequest{
 			Plan: planOf("app"), Secrets: map[string]string{"A": "s3cr3tvalue"}, Credentials: []api.Credential{{Registry: "r", Password: "passw0rdvalue"}},
@@ -526,7 +526,7 @@ func TestSecretsAtRest(t *testing.T) {
 		secrets = append(secrets, l.Token)
 	}
 	w.launcher.mu.Unlock()
-	dir := filepath.Dir(strings.TrimSuffix(w.path(), "/"))
+	dir := filepath.Dir(w.where)
 	files := 0
 	err = filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
 		if err != nil || e.IsDir() {

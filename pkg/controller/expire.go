@@ -25,7 +25,8 @@ const (
 // expire deletes what has been kept for long enough, until ctx ends.
 func (c *Controller) expire(ctx context.Context) {
 	for n := 0; ; n++ {
-		more, err := c.expireOnce(ctx)
+		var more bool
+		_, err := c.o.Store.Lead(ctx, "expire", func(ctx context.Context) (err error) { more, err = c.expireOnce(ctx); return err })
 		if n%sweepEvery == 0 {
 			err = errors.Join(err, c.o.Blobs.Sweep(ctx, "contexts/", c.o.Now().Add(-abandoned)))
 		}
@@ -60,7 +61,7 @@ func (c *Controller) expireOnce(ctx context.Context) (more bool, err error) {
 	}); err != nil {
 		return false, err
 	}
-	if err := c.o.Store.Write(ctx, func(tx *store.Tx) (err error) {
+	if err := c.o.Store.Alone(ctx, nil, func(tx *store.Tx) (err error) {
 		for _, run := range inputs {
 			if err := tx.DropInputs(run); err != nil {
 				return err
@@ -71,6 +72,9 @@ func (c *Controller) expireOnce(ctx context.Context) (more bool, err error) {
 				return err
 			}
 		}
+		if err := tx.DropGrants(now.Add(-keepSpent)); err != nil {
+			return err
+		}
 		contexts, err = tx.LeavingContexts(now.Add(-limits.KeepContexts), expireSome)
 		return err
 	}); err != nil {
@@ -80,7 +84,7 @@ func (c *Controller) expireOnce(ctx context.Context) (more bool, err error) {
 	for _, digest := range contexts {
 		err := c.o.Blobs.Delete(ctx, contextKey(digest))
 		if err == nil {
-			err = c.o.Store.Write(ctx, func(tx *store.Tx) error { return tx.DropContext(digest) })
+			err = c.o.Store.Write(ctx, onContext(digest), func(tx *store.Tx) error { return tx.DropContext(digest) })
 		}
 		if err != nil {
 			faults = append(faults, fmt.Errorf("context %s: %w", digest, err))
@@ -88,7 +92,7 @@ func (c *Controller) expireOnce(ctx context.Context) (more bool, err error) {
 	}
 	for _, run := range logs {
 		// First nobody reads it any more.
-		err := c.o.Store.Write(ctx, func(tx *store.Tx) error {
+		err := c.o.Store.Write(ctx, onRun(run), func(tx *store.Tx) error {
 			_, err := tx.SetLog(run, store.LogBlob, store.LogExpired, nil)
 			return err
 		})
@@ -102,7 +106,7 @@ func (c *Controller) expireOnce(ctx context.Context) (more bool, err error) {
 	for _, run := range runs {
 		err := c.o.Blobs.Delete(ctx, logKey(run))
 		if err == nil {
-			err = c.o.Store.Write(ctx, func(tx *store.Tx) error { return tx.DropRun(run) })
+			err = c.o.Store.Write(ctx, onRun(run), func(tx *store.Tx) error { return tx.DropRun(run) })
 		}
 		if err != nil {
 			faults = append(faults, fmt.Errorf("run %s: %w", run, err))

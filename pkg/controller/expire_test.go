@@ -117,7 +117,7 @@ func TestExpire(t *testing.T) {
 			t.Errorf("after %s there are %q, want %q", c.after, got, c.left)
 		}
 		if c.after == 3*day {
-			if _, err := w.Retry(t.Context(), ended.ID, "x", ""); !errors.Is(err, ErrGone) {
+			if _, err := w.Retry(t.Context(), ended.ID, "x", "", Grant{}); !errors.Is(err, ErrGone) {
 				t.Errorf("trying again what has expired: %v", err)
 			}
 		}

@@ -507,7 +507,7 @@ func TestTakenUp(t *testing.T) {
 	w.stop()
 	run := w.submit("app", "other", "third")
 	tasks := map[string]string{}
-	err := w.change(t.Context(), func(ch *change) error {
+	err := w.change(t.Context(), onRun(run.ID), func(ch *change) error {
 		for i := range run.Images {
 			ts, err := ch.ImageTasks(run.ID, i)
 			if err != nil {
@@ -556,7 +556,7 @@ func TestTakenUp(t *testing.T) {
 // second starts another controller on the same database.
 func (w *world) second(name string) (c *Controller, stop func() error) {
 	w.t.Helper()
-	st, err := store.Open(w.t.Context(), w.path())
+	st, err := store.Open(w.t.Context(), w.where)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -631,7 +631,7 @@ func TestTakeOver(t *testing.T) {
 	})
 	w.stop()
 	// As if it had not said that it leaves.
-	if err := w.options.Store.Write(t.Context(), func(tx *store.Tx) error { return tx.Enter("one", "dead") }); err != nil {
+	if err := w.options.Store.Write(t.Context(), nil, func(tx *store.Tx) error { return tx.Enter("one", "dead") }); err != nil {
 		t.Fatal(err)
 	}
 	c, _ := w.second("two")
@@ -745,6 +745,19 @@ func TestWaitingAgent(t *testing.T) {
 	}
 }
 
+// An agent that never began and never will fails its task: no other attempt is made.
+func TestHopelessAgent(t *testing.T) {
+	w := newWorld(t, func(a *agent) error { <-a.ctx.Done(); return nil })
+	run := w.submit("app")
+	w.until(run.ID, func(r api.Run) bool { return task(r, "app@amd64").State == api.Starting })
+	w.agentExited("local", runner.AgentStatus{Task: run.Images[0].Tasks[0].ID, State: runner.AgentExited, Reason: "the image does not exist", Hint: "see its name", Hopeless: true})
+	var got api.Task
+	w.until(run.ID, func(r api.Run) bool { got = task(r, "app@amd64"); return got.State.Ended() })
+	if got.State != api.Failed || got.Attempt != 1 || got.Reason != "the image does not exist (see its name)" {
+		t.Errorf("%+v", got)
+	}
+}
+
 func TestKey(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "key")
 	var wg sync.WaitGroup
@@ -786,7 +799,7 @@ func TestKey(t *testing.T) {
 // than the database itself does, and nothing is lost.
 func TestDatabaseLocked(t *testing.T) {
 	begin, locked := make(chan struct{}), make(chan struct{})
-	w := newWorld(t, func(a *agent) error {
+	w := newWorldOn(t, filepath.Join(t.TempDir(), "pipegen.db"), func(a *agent) error {
 		if err := a.claim(); err != nil {
 			return err
 		}
@@ -802,7 +815,7 @@ func TestDatabaseLocked(t *testing.T) {
 	w.until(run.ID, func(r api.Run) bool {
 		return task(r, "app@amd64").State == api.Running && task(r, "app@arm64").State == api.Running
 	})
-	other, err := sql.Open("sqlite", w.path()+"?_pragma=busy_timeout(10000)")
+	other, err := sql.Open("sqlite", w.where+"?_pragma=busy_timeout(10000)")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/pipegen/pipegen/pkg/controller/store"
 )
 
 // digits are Crockford's base 32 in lower case.
@@ -44,6 +46,12 @@ func runTime(id string) (time.Time, bool) {
 		ms = ms<<5 | int64(i)
 	}
 	return time.UnixMilli(ms), true
+}
+
+// onTask is the key of the run that a task is of.
+func onTask(id string) []store.Key {
+	run, _, _ := strings.Cut(id, "-")
+	return []store.Key{store.OnRun(run)}
 }
 
 // taskID makes the id of a task.

@@ -122,17 +122,11 @@ func (c *Controller) readLog(ctx context.Context, run string, from int64) (s log
 func (c *Controller) pollLogs(h *hub) {
 	runs := h.followed()
 	err := c.o.Store.Read(c.life, func(tx *store.Tx) error {
-		for _, run := range runs {
-			_, lines, ended, err := tx.LogState(run)
-			if errors.Is(err, ErrNotFound) {
-				continue
-			}
-			if err != nil {
-				return err
-			}
-			h.found(run, lines, ended)
+		ends, err := tx.LogEnds(runs)
+		for _, e := range ends {
+			h.found(e.Run, e.Lines, e.Ended)
 		}
-		return nil
+		return err
 	})
 	if err != nil && c.life.Err() == nil {
 		c.log.Warn("looking for log lines of other controllers", "err", err)
@@ -153,9 +147,9 @@ func (c *Controller) AppendLog(ctx context.Context, task string, l api.TaskLog) 
 	}
 	l.Lines = within(l.Lines, seen.Changed, c.o.Now())
 	known := min(max(seen.Lines-l.From, 0), int64(len(l.Lines)))
-	pieces := c.codec.encode(subject{build: seen.Build}, l.Lines[known:])
+	encoded := c.codec.encode(subject{build: seen.Build}, l.Lines[known:])
 	var next int64
-	err := c.change(ctx, func(ch *change) error {
+	err := c.change(ctx, onTask(task), func(ch *change) error {
 		t, err := ch.Task(task)
 		if err != nil {
 			return fmt.Errorf("task %s: %w", task, err)
@@ -173,6 +167,7 @@ func (c *Controller) AppendLog(ctx context.Context, task string, l api.TaskLog) 
 			return fmt.Errorf("%w: line %d of task %s comes next, not %d", ErrConflict, t.Lines, task, l.From)
 		}
 		fresh := l.Lines[t.Lines-l.From:]
+		pieces := encoded
 		if len(fresh) != len(l.Lines)-int(known) {
 			pieces = c.codec.encode(subject{build: t.Build}, fresh)
 		}

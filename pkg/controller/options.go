@@ -21,6 +21,9 @@ type Options struct {
 	Launchers map[string]runner.Launcher
 	// Launcher of runs that name none.
 	Default string
+	// Launchers whose agents are on this machine: each controller has as many
+	// places there as the limit says. Those of others are shared.
+	Local []string
 	// Publish joins the builds of an image, in the order of the plan, and tags
 	// the index, with the run's credentials; log takes lines for the run's log,
 	// level being info, warning or error.
@@ -45,7 +48,8 @@ type Options struct {
 type Limits struct {
 	// Tasks at once by runner; a runner that is not named has no limit.
 	Runner map[string]int
-	// Tasks at once of one submitter on all runners; 0: no limit.
+	// Tasks at once of one submitter on all runners, where its Grant says nothing;
+	// 0: no limit.
 	Submitter int
 	// Images that this controller publishes at once; default 8.
 	Publishing int
@@ -127,6 +131,7 @@ type Submission struct {
 	IdempotencyKey string
 	// W3C traceparent; may be empty.
 	Trace string
+	Grant Grant
 }
 
 // Filter chooses runs for a list.

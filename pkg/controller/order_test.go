@@ -74,7 +74,7 @@ func TestSerial(t *testing.T) {
 	}
 	order, fail = nil, false
 	mu.Unlock()
-	if run, err = w.Retry(t.Context(), run.ID, "tester", ""); err != nil {
+	if run, err = w.Retry(t.Context(), run.ID, "tester", "", Grant{}); err != nil {
 		t.Fatal(err)
 	}
 	run = w.end(run.ID)

@@ -35,7 +35,7 @@ func (c *Controller) publish(k *care) {
 		c.conclude(k.task, api.Failed, reason(err))
 		return
 	}
-	err = c.insist(func(ch *change) error {
+	err = c.insist(onTask(k.task), func(ch *change) error {
 		t, err := ch.Task(k.task)
 		if err != nil || t.State != api.Publishing || t.Owner != c.o.Instance {
 			return err
@@ -137,7 +137,7 @@ func (c *Controller) join(k *care) (plan.Published, error) {
 
 // sayLater adds text about an image to the log of a run, as well as it can.
 func (c *Controller) sayLater(run, image, level, text string) {
-	err := c.change(c.life, func(ch *change) error {
+	err := c.change(c.life, onRun(run), func(ch *change) error {
 		for line := range strings.Lines(text) {
 			ch.say(run, subject{image: image}, level, "%s", strings.TrimRight(line, "\r\n"))
 		}

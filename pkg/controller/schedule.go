@@ -43,45 +43,96 @@ func (c *Controller) schedule(ctx context.Context) {
 // startSome takes tasks from the queue for which there is a place and starts
 // them; more: there may be others.
 func (c *Controller) startSome(ctx context.Context) (more bool, err error) {
+	if something, err := c.waiting(ctx); err != nil || !something {
+		return false, err
+	}
 	var taken []*care
-	err = c.change(ctx, func(ch *change) error {
-		shares, err := ch.Active()
-		if err != nil {
-			return err
-		}
-		q := queue{c: c, ch: ch, used: map[string]int{}, running: map[string]int{}}
-		for _, s := range shares {
-			q.used[s.Runner] += s.N
-			if s.Runner != "" {
-				q.running[s.Submitter] += s.N
-			}
-		}
-		for _, runner := range append(runners(c.o), "") {
-			tasks, err := q.take(runner)
-			if err != nil {
-				return err
-			}
-			more = more || len(tasks) == atOnce
-			for i := range tasks {
-				k, err := c.takeTask(ch, &tasks[i])
-				taken = append(taken, k)
-				if err != nil {
-					return err
-				}
-			}
-		}
-		return nil
-	})
-	if err != nil {
+	drop := func() {
 		for _, k := range taken {
 			c.unregister(k)
 		}
+		taken = nil
+	}
+	// One controller at a time looks, so that limits hold.
+	err = c.o.Store.Alone(ctx, []store.Key{"queue"}, c.changing(func(ch *change) error {
+		drop() // what was undone
+		chosen, full, err := c.choose(ch)
+		if err != nil {
+			return err
+		}
+		more = full
+		keys := make([]store.Key, len(chosen))
+		for i := range chosen {
+			keys[i] = store.OnRun(chosen[i].Run)
+		}
+		if err := ch.Lock(keys...); err != nil {
+			return err
+		}
+		for i := range chosen {
+			t, err := ch.Task(chosen[i].ID)
+			if errors.Is(err, ErrNotFound) || err == nil && (t.State != api.Queued || !t.Ready) {
+				continue // its run was stopped meanwhile
+			}
+			if err != nil {
+				return err
+			}
+			k, err := c.takeTask(ch, &t)
+			taken = append(taken, k)
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+	if err != nil {
+		drop()
 		return false, err
 	}
 	for _, k := range taken {
 		c.begin(k)
 	}
 	return more, nil
+}
+
+// waiting says whether there is any task to start, places or not.
+func (c *Controller) waiting(ctx context.Context) (something bool, err error) {
+	err = c.o.Store.Read(ctx, func(tx *store.Tx) error {
+		for _, runner := range append(runners(c.o), "") {
+			if _, err := tx.NextSubmitter(runner, ""); !errors.Is(err, ErrNotFound) {
+				something = true
+				return err
+			}
+		}
+		return nil
+	})
+	return something, err
+}
+
+// choose chooses the tasks to start now; full: there may be more.
+func (c *Controller) choose(ch *change) (chosen []store.Task, full bool, err error) {
+	shares, err := ch.Active()
+	if err != nil {
+		return nil, false, err
+	}
+	q := queue{c: c, ch: ch, used: map[string]int{}, running: map[string]int{}}
+	for _, s := range shares {
+		// Other controllers have places of their own for what happens here.
+		if s.Owner == c.o.Instance || s.Runner != "" && !slices.Contains(c.o.Local, s.Runner) {
+			q.used[s.Runner] += s.N
+		}
+		if s.Runner != "" {
+			q.running[s.Submitter] += s.N
+		}
+	}
+	for _, runner := range append(runners(c.o), "") {
+		tasks, err := q.take(runner)
+		if err != nil {
+			return nil, false, err
+		}
+		full = full || len(tasks) == atOnce
+		chosen = append(chosen, tasks...)
+	}
+	return chosen, full, nil
 }
 
 // takeTask gives a task to this controller. The care is to be unregistered if
@@ -153,8 +204,14 @@ func (q *queue) take(runner string) ([]store.Task, error) {
 		}
 		submitter = next
 		places := free
-		if limits.Submitter > 0 && runner != "" {
-			places = min(places, limits.Submitter-q.running[submitter])
+		if runner != "" {
+			quota, err := q.ch.Quota(submitter)
+			if err != nil {
+				return nil, err
+			}
+			if quota = cmp.Or(quota, limits.Submitter); quota > 0 {
+				places = min(places, quota-q.running[submitter])
+			}
 		}
 		if places <= 0 {
 			continue

@@ -26,7 +26,7 @@ const keySize = 32
 
 // KeyFile seals with AES-256-GCM by the key in a file of 32 random bytes,
 // which is made (mode 0600) if it is not there. A file of another size, or one
-// that others than its owner may read, is a failure.ErrInput.
+// that others than its owner and group may read, is a failure.ErrInput.
 func KeyFile(path string) (Sealer, error) {
 	key, err := readKey(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -59,8 +59,8 @@ func readKey(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if info.Mode().Perm()&0o077 != 0 {
-		return nil, failure.WithHint(failure.Input("others than its owner may read it"), "chmod 600 %s", path)
+	if info.Mode().Perm()&0o037 != 0 { // its group may be what a secret of Kubernetes is mounted for
+		return nil, failure.WithHint(failure.Input("others than its owner and group may read it, or others than its owner may write it"), "chmod 600 %s", path)
 	}
 	key, err := io.ReadAll(io.LimitReader(f, keySize+1))
 	if err != nil {

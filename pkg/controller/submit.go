@@ -41,6 +41,7 @@ type inputs struct {
 type draft struct {
 	run    store.Run
 	plan   *plan.Plan
+	grant  Grant
 	packed []byte // the plan as it is kept
 	sealed []byte
 	// Images that were published already, by another run.
@@ -51,7 +52,8 @@ type draft struct {
 
 // Submit makes a run. The same submission sent again with its idempotency key
 // gives the run that it made, and created is false; another submission with
-// that key is ErrConflict. It is durable when Submit returns.
+// that key is ErrConflict. A token that has started its runs is ErrSpent. It is
+// durable when Submit returns.
 func (c *Controller) Submit(ctx context.Context, s Submission) (run api.Run, created bool, err error) {
 	d, err := c.draft(&s)
 	if err != nil {
@@ -72,7 +74,7 @@ func (c *Controller) draft(s *Submission) (*draft, error) {
 	if len(r.Plan.Images) == 0 {
 		return nil, failure.Input("the plan has no images: there is nothing to do")
 	}
-	d := &draft{plan: r.Plan, run: store.Run{
+	d := &draft{plan: r.Plan, grant: s.Grant, run: store.Run{
 		Runner: r.Runner, Submitter: s.Submitter, Priority: r.Priority, Labels: r.Labels, Context: r.Context, Head: r.Plan.Head,
 		Trace: s.Trace, IdempotencyKey: s.IdempotencyKey, Timeout: c.o.Limits.Total, Serial: r.Serial,
 	}}
@@ -188,7 +190,8 @@ func (c *Controller) add(ctx context.Context, d *draft) (run api.Run, created bo
 	var earlier string
 	var images []store.Image
 	var tasks []store.Task
-	err = c.change(ctx, func(ch *change) error {
+	err = c.change(ctx, d.keys(), func(ch *change) error {
+		earlier = ""
 		if d.run.IdempotencyKey != "" {
 			found, err := ch.RunByKey(d.run.Submitter, d.run.IdempotencyKey)
 			if err == nil {
@@ -201,6 +204,9 @@ func (c *Controller) add(ctx context.Context, d *draft) (run api.Run, created bo
 		}
 		r := &d.run
 		r.ID, r.Created, r.State, r.Log, r.IdempotencySeal = newRunID(ch.now), ch.now, api.Queued, store.LogRows, seal
+		if err := ch.grant(r.Submitter, d.grant, r.ID, r.RetryOf); err != nil {
+			return err
+		}
 		if r.Context != "" {
 			if err := ch.UseContext(r.Context, ch.now); errors.Is(err, ErrNotFound) {
 				return failure.WithHint(failure.Input("the context %s is not there", r.Context), "upload it first")
@@ -209,7 +215,7 @@ func (c *Controller) add(ctx context.Context, d *draft) (run api.Run, created bo
 			}
 		}
 		images, tasks = c.rows(d, ch.now)
-		r.Images = len(images)
+		r.Images, r.Unended = len(images), 0
 		for i := range images {
 			if !images[i].State.Ended() {
 				r.Unended++
@@ -248,6 +254,24 @@ func (c *Controller) add(ctx context.Context, d *draft) (run api.Run, created bo
 	c.plans.put(d.run.ID, d.plan, len(d.packed))
 	run, err = document(&d.run, images, tasks)
 	return run, true, err
+}
+
+// keys are what adding the run is about: there is one run to an idempotency key,
+// a context that it uses stays, and a token starts as many as it may.
+func (d *draft) keys() (keys []store.Key) {
+	if d.run.IdempotencyKey != "" {
+		keys = append(keys, store.Key("submission "+d.run.Submitter+"\n"+d.run.IdempotencyKey))
+	}
+	if d.run.Context != "" {
+		keys = append(keys, store.OnContext(d.run.Context))
+	}
+	if d.grant.Token != "" {
+		keys = append(keys, store.Key("token "+d.grant.Token))
+	}
+	if d.grant.Tasks != 0 {
+		keys = append(keys, store.Key("quota "+d.run.Submitter))
+	}
+	return keys
 }
 
 // sameRequest says whether a run was made by the same request.
@@ -313,12 +337,12 @@ func needsOf(img *plan.Image) []string {
 
 // Retry makes a run of the images of an ended run that were not published.
 // ErrConflict: the run has not ended, or there is nothing left to do; ErrGone:
-// what it worked with has expired.
-func (c *Controller) Retry(ctx context.Context, id, by, idempotencyKey string) (api.Run, error) {
+// what it worked with has expired; ErrSpent, as with Submit.
+func (c *Controller) Retry(ctx context.Context, id, by, idempotencyKey string, g Grant) (api.Run, error) {
 	if by == "" || len(idempotencyKey) > maxKey {
 		return api.Run{}, failure.Input("a run needs a submitter, and a key of at most %d bytes", maxKey)
 	}
-	d := &draft{hash: sha256.Sum256([]byte("retry " + id)), done: map[string]*store.Image{}}
+	d := &draft{grant: g, hash: sha256.Sum256([]byte("retry " + id)), done: map[string]*store.Image{}}
 	var packed []byte
 	err := c.o.Store.Read(ctx, func(tx *store.Tx) error {
 		r, err := tx.Run(id)

@@ -83,7 +83,7 @@ func (c *Controller) look(ctx context.Context) error {
 func (c *Controller) takeUp(t *store.Task) *care {
 	if t.State == api.Publishing {
 		// Nobody publishes it now; doing so again does no harm.
-		err := c.change(c.life, func(ch *change) error {
+		err := c.change(c.life, onTask(t.ID), func(ch *change) error {
 			t, err := ch.Task(t.ID)
 			if err != nil || t.State != api.Publishing || t.Owner != c.o.Instance {
 				return err
@@ -130,7 +130,7 @@ func (c *Controller) findAgain(k *care, t store.Task, l runner.Launcher) {
 			// Whichever agent comes first may claim it: the hash of an earlier token stays.
 			var hash []byte
 			k.token, hash = newToken()
-			if err = c.insist(func(ch *change) error {
+			if err = c.insist(onTask(t.ID), func(ch *change) error {
 				now, err := ch.Task(t.ID)
 				if err != nil || now.State != api.Starting {
 					return err
@@ -217,7 +217,7 @@ func (c *Controller) lookAtRuns(ctx context.Context, ends map[string]time.Time, 
 		if r.StopState != "" || now.Before(ends[r.ID]) {
 			continue
 		}
-		if err := c.change(ctx, func(ch *change) error {
+		if err := c.change(ctx, onRun(r.ID), func(ch *change) error {
 			run, err := ch.run(r.ID)
 			if err != nil || run.State.Ended() || run.StopState != "" {
 				return err

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pipegen/pipegen/internal/postgrestest"
 	"github.com/pipegen/pipegen/pkg/api"
 	"github.com/pipegen/pipegen/pkg/controller/blob"
 	"github.com/pipegen/pipegen/pkg/controller/store"
@@ -31,7 +32,7 @@ type world struct {
 	launcher *launcher
 	options  Options
 	stop     func()
-	dir      string
+	where    string // the database
 
 	mu        sync.Mutex
 	published []string // images, in order
@@ -41,10 +42,18 @@ type world struct {
 // newWorld runs a controller until the test ends. do is what agents do.
 func newWorld(t *testing.T, do func(a *agent) error, change ...func(*Options)) *world {
 	t.Helper()
-	w := &world{t: t, launcher: newLauncher(do)}
-	dir := t.TempDir()
-	w.dir = dir
-	st, err := store.Open(t.Context(), filepath.Join(dir, "pipegen.db"))
+	return newWorldOn(t, postgrestest.Database(t), do, change...)
+}
+
+// newWorldOn is newWorld on a database.
+func newWorldOn(t *testing.T, where string, do func(a *agent) error, change ...func(*Options)) *world {
+	t.Helper()
+	w := &world{t: t, launcher: newLauncher(do), where: where}
+	dir := filepath.Dir(where)
+	if store.IsURL(where) {
+		dir = t.TempDir()
+	}
+	st, err := store.Open(t.Context(), where)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,9 +108,6 @@ func (w *world) start() {
 		}
 	})
 }
-
-// path is where the database is.
-func (w *world) path() string { return filepath.Join(w.dir, "pipegen.db") }
 
 func tokenHash(token string) []byte {
 	sum := sha256.Sum256([]byte(token))

@@ -36,6 +36,7 @@ type daemonized struct {
 	client  *api.Client
 	context string
 	args    []string
+	env     []string
 	cmd     *exec.Cmd
 	over    chan struct{}
 }
@@ -44,11 +45,17 @@ type daemonized struct {
 // when the test ends.
 func newServer(t *testing.T, limits string, args ...string) *daemonized {
 	t.Helper()
+	return newServerWith(t, limits, nil, args...)
+}
+
+// newServerWith is newServer with further variables of the environment.
+func newServerWith(t *testing.T, limits string, env []string, args ...string) *daemonized {
+	t.Helper()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &daemonized{t: t, dir: scratch(t), address: l.Addr().String(), token: rand.Text(), args: args}
+	s := &daemonized{t: t, dir: scratch(t), address: l.Addr().String(), token: rand.Text(), args: args, env: env}
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +113,7 @@ func (s *daemonized) start() {
 	s.cmd = exec.Command(binary(s.t), append([]string{
 		"server", "--listen", s.address, "--data-dir", filepath.Join(s.dir, "data"), "--config", filepath.Join(s.dir, "server.yaml"),
 	}, s.args...)...)
-	s.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.dir, "TMPDIR=" + s.dir, "BUILD_CONTROLLER_TOKEN=" + s.token}
+	s.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.dir, "TMPDIR=" + s.dir, "BUILD_CONTROLLER_TOKEN=" + s.token}, s.env...)
 	s.cmd.Stdout, s.cmd.Stderr = out, out
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatal(err)

@@ -38,13 +38,25 @@ func (tx *Tx) DropContext(digest string) error {
 }
 
 // LeavingContexts marks contexts that were not used since a time, by no run
-// that has not ended either, as being deleted, and gives all that are.
+// that has not ended either, as being deleted, and gives all that are. It locks
+// the keys of those that it marks, and is for a transaction of its own.
 func (tx *Tx) LeavingContexts(before time.Time, limit int) ([]string, error) {
-	if _, err := tx.exec(`UPDATE contexts SET state = 'leaving' WHERE digest IN (
-		SELECT c.digest FROM contexts c WHERE c.used < ? AND c.state = 'there' AND NOT EXISTS (
-			SELECT 1 FROM runs r WHERE r.state IN ('queued', 'running') AND r.context = c.digest) ORDER BY c.used LIMIT ?)`,
-		micros(before), limit); err != nil {
+	const unused = " used < ? AND state = 'there' AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.state IN ('queued', 'running') AND r.context = contexts.digest)"
+	old, err := list(tx.session, "SELECT digest FROM contexts WHERE"+unused+" ORDER BY used LIMIT ?", []any{micros(before), limit}, scanString)
+	if err != nil {
 		return nil, err
+	}
+	keys := make([]Key, len(old))
+	for i, digest := range old {
+		keys[i] = OnContext(digest)
+	}
+	if err := tx.Lock(keys...); err != nil {
+		return nil, err
+	}
+	for _, digest := range old {
+		if _, err := tx.exec("UPDATE contexts SET state = 'leaving' WHERE digest = ? AND"+unused, digest, micros(before)); err != nil {
+			return nil, err
+		}
 	}
 	return list(tx.session, "SELECT digest FROM contexts WHERE state = 'leaving' ORDER BY used LIMIT ?", []any{limit}, scanString)
 }

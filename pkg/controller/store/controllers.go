@@ -2,8 +2,9 @@ package store
 
 // Sign is the last sign of life of a controller.
 type Sign struct {
-	Name string
-	Beat int64
+	Name  string
+	Epoch string // of its process
+	Beat  int64
 }
 
 // Enter notes a controller under a name, in place of an earlier process of that name.
@@ -27,8 +28,8 @@ func (tx *Tx) Leave(name, epoch string) error {
 
 // Signs gives the last signs of life of all controllers.
 func (tx *Tx) Signs() ([]Sign, error) {
-	return list(tx.session, "SELECT name, beat FROM controllers ORDER BY name", nil,
-		func(scan func(dest ...any) error, s *Sign) error { return scan(&s.Name, &s.Beat) })
+	return list(tx.session, "SELECT name, epoch, beat FROM controllers ORDER BY name", nil,
+		func(scan func(dest ...any) error, s *Sign) error { return scan(&s.Name, &s.Epoch, &s.Beat) })
 }
 
 // Owners gives the controllers that tasks are with that have not ended.
@@ -39,11 +40,20 @@ func (tx *Tx) Owners() ([]string, error) {
 // Bury forgets a controller that has given no sign of life since the one seen;
 // false: it has.
 func (tx *Tx) Bury(seen Sign) (bool, error) {
-	n, err := tx.exec("DELETE FROM controllers WHERE name = ? AND beat = ?", seen.Name, seen.Beat)
+	n, err := tx.exec("DELETE FROM controllers WHERE name = ? AND epoch = ? AND beat = ?", seen.Name, seen.Epoch, seen.Beat)
 	return n == 1, err
 }
 
-// TakeOver gives a controller the tasks for a runner that another had.
-func (tx *Tx) TakeOver(from, to, runner string) (int64, error) {
-	return tx.exec("UPDATE tasks SET owner = ? WHERE owner = ? AND runner = ? AND state IN "+active, to, from, runner)
+// Orphans gives runs with tasks for a runner that a controller has, at most limit.
+func (tx *Tx) Orphans(owner, runner string, limit int) ([]string, error) {
+	return list(tx.session, "SELECT DISTINCT run FROM tasks WHERE owner = ? AND runner = ? AND state IN "+active+" LIMIT ?",
+		[]any{owner, runner, limit}, scanString)
+}
+
+// TakeOver gives a controller the tasks of a run for a runner that another had.
+func (tx *Tx) TakeOver(run, from, to, runner string) (int64, error) {
+	if err := tx.about(run); err != nil {
+		return 0, err
+	}
+	return tx.exec("UPDATE tasks SET owner = ? WHERE run = ? AND owner = ? AND runner = ? AND state IN "+active, to, run, from, runner)
 }

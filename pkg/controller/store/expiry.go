@@ -1,6 +1,9 @@
 package store
 
-import "time"
+import (
+	"errors"
+	"time"
+)
 
 // ExpiredInputs gives runs that ended before a time and still have what they worked with.
 func (tx *Tx) ExpiredInputs(before time.Time, limit int) ([]string, error) {
@@ -39,9 +42,15 @@ func (tx *Tx) ExpiredRuns(before time.Time, limit int) ([]string, error) {
 		ORDER BY finished LIMIT ?`, []any{micros(before), limit}, scanString)
 }
 
-// DropRun deletes a run and all that is of it.
+// DropRun deletes a run, if it is there, and all that is of it.
 func (tx *Tx) DropRun(id string) error {
+	if err := tx.about(id); err != nil {
+		return err
+	}
 	r, err := tx.Run(id)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}

@@ -14,6 +14,9 @@ type Chunk struct {
 
 // NumberLines takes the next n numbers of a run's log and gives the first.
 func (tx *Tx) NumberLines(run string, n int) (first int64, err error) {
+	if err := tx.about(run); err != nil {
+		return 0, err
+	}
 	err = tx.row("UPDATE runs SET lines = lines + ? WHERE id = ? RETURNING lines", []any{n, run}, &first)
 	return first - int64(n), err
 }
@@ -68,6 +71,28 @@ func (tx *Tx) LogState(run string) (where string, lines int64, ended bool, err e
 	return where, lines, finished != 0, err
 }
 
+// LogEnd is how far the log of a run has come.
+type LogEnd struct {
+	Run   string
+	Lines int64
+	// Whether there will be no more.
+	Ended bool
+}
+
+// LogEnds gives how far the logs of runs have come, of those that are there.
+func (tx *Tx) LogEnds(runs []string) ([]LogEnd, error) {
+	var all []LogEnd
+	for args := range fifties(runs) {
+		some, err := list(tx.session, "SELECT id, lines, finished <> 0 FROM runs WHERE id IN ("+marks(len(args))+")", args,
+			func(scan func(dest ...any) error, e *LogEnd) error { return scan(&e.Run, &e.Lines, &e.Ended) })
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, some...)
+	}
+	return all, nil
+}
+
 // LogIndex gives the index of a log in the blob store; ErrNotFound.
 func (tx *Tx) LogIndex(run string) (index []byte, err error) {
 	err = tx.row("SELECT log_index FROM runs WHERE id = ?", []any{run}, &index)
@@ -76,6 +101,9 @@ func (tx *Tx) LogIndex(run string) (index []byte, err error) {
 
 // SetLog says where the log of a run is, if it was at from until now.
 func (tx *Tx) SetLog(run, from, to string, index []byte) (bool, error) {
+	if err := tx.about(run); err != nil {
+		return false, err
+	}
 	n, err := tx.exec("UPDATE runs SET log = ?, log_index = ? WHERE id = ? AND log = ?", to, index, run, from)
 	return n == 1, err
 }
@@ -87,6 +115,9 @@ func (tx *Tx) LogsAt(where string, limit int) ([]string, error) {
 
 // DropChunks deletes up to limit pieces of a run's log from the database, and gives how many it deleted.
 func (tx *Tx) DropChunks(run string, limit int) (int64, error) {
+	if err := tx.about(run); err != nil {
+		return 0, err
+	}
 	return tx.exec("DELETE FROM chunks WHERE run = ? AND first IN (SELECT first FROM chunks WHERE run = ? ORDER BY first LIMIT ?)", run, run, limit)
 }
 

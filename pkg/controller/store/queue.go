@@ -6,16 +6,18 @@ import (
 	"github.com/pipegen/pipegen/pkg/api"
 )
 
-// Share is how many tasks of a submitter a runner has in a state.
+// Share is how many tasks of a submitter a controller has at a runner.
 type Share struct {
-	Runner, Submitter string
-	N                 int
+	Runner, Submitter, Owner string
+	N                        int
 }
 
 // Active counts the tasks that somebody has.
 func (tx *Tx) Active() ([]Share, error) {
-	return list(tx.session, "SELECT runner, submitter, count(*) FROM tasks WHERE state IN "+active+" AND ready = 1 GROUP BY runner, submitter",
-		nil, func(scan func(dest ...any) error, s *Share) error { return scan(&s.Runner, &s.Submitter, &s.N) })
+	return list(tx.session, "SELECT runner, submitter, owner, count(*) FROM tasks WHERE state IN "+active+" AND ready = 1 GROUP BY runner, submitter, owner",
+		nil, func(scan func(dest ...any) error, s *Share) error {
+			return scan(&s.Runner, &s.Submitter, &s.Owner, &s.N)
+		})
 }
 
 // NextSubmitter gives the submitter after another, in the order of their

@@ -3,6 +3,7 @@ package store
 import (
 	"encoding/json"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -122,6 +123,9 @@ func (tx *Tx) RunByKey(submitter, key string) (r Run, err error) {
 
 // SaveRun writes what changes of a run, but for its log.
 func (tx *Tx) SaveRun(r *Run) error {
+	if err := tx.about(r.ID); err != nil {
+		return err
+	}
 	_, err := tx.exec("UPDATE runs SET state = ?, reason = ?, started = ?, finished = ?, stop_state = ?, unended = ? WHERE id = ?",
 		string(r.State), r.Reason, micros(r.Started), micros(r.Finished), string(r.StopState), r.Unended, r.ID)
 	return err
@@ -172,14 +176,8 @@ func (tx *Tx) Images(run string) ([]Image, error) {
 // ImagesOf gives the images of runs in the order of their plans, by run.
 func (tx *Tx) ImagesOf(runs []string) (map[string][]Image, error) {
 	images := map[string][]Image{}
-	// Few sizes, so that there are few statements; the last run fills up.
-	const size = 50
-	for some := range slices.Chunk(runs, size) {
-		args := make([]any, size)
-		for i := range args {
-			args[i] = some[min(i, len(some)-1)]
-		}
-		all, err := list(tx.session, "SELECT "+imageColumns+" FROM images WHERE run IN ("+marks(size)+") ORDER BY run, position", args, scanImage)
+	for args := range fifties(runs) {
+		all, err := list(tx.session, "SELECT "+imageColumns+" FROM images WHERE run IN ("+marks(len(args))+") ORDER BY run, position", args, scanImage)
 		if err != nil {
 			return nil, err
 		}
@@ -188,6 +186,23 @@ func (tx *Tx) ImagesOf(runs []string) (map[string][]Image, error) {
 		}
 	}
 	return images, nil
+}
+
+// fifties gives ids as the arguments of statements. All have one size, so that
+// there is one statement: the last id fills up.
+func fifties(ids []string) iter.Seq[[]any] {
+	const size = 50
+	return func(yield func([]any) bool) {
+		for some := range slices.Chunk(ids, size) {
+			args := make([]any, size)
+			for i := range args {
+				args[i] = some[min(i, len(some)-1)]
+			}
+			if !yield(args) {
+				return
+			}
+		}
+	}
 }
 
 // Dependents gives the images that need one.
@@ -206,6 +221,9 @@ func (tx *Tx) Needed(run string, position int) ([]Image, error) {
 
 // SaveImage writes what changes of an image.
 func (tx *Tx) SaveImage(i *Image) error {
+	if err := tx.about(i.Run); err != nil {
+		return err
+	}
 	_, err := tx.exec("UPDATE images SET state = ?, reason = ?, published = ?, missing = ? WHERE run = ? AND position = ?",
 		string(i.State), i.Reason, i.Published, i.Missing, i.Run, i.Position)
 	return err
@@ -213,6 +231,9 @@ func (tx *Tx) SaveImage(i *Image) error {
 
 // Begin says that a run, and an image of it, have begun, if they had not.
 func (tx *Tx) Begin(run string, position int, now time.Time) error {
+	if err := tx.about(run); err != nil {
+		return err
+	}
 	if _, err := tx.exec("UPDATE images SET state = 'running' WHERE run = ? AND position = ? AND state = 'queued'", run, position); err != nil {
 		return err
 	}
@@ -224,6 +245,9 @@ func (tx *Tx) Begin(run string, position int, now time.Time) error {
 // CancelImages ends the images of a run that have neither ended nor a task
 // that an agent or a controller has.
 func (tx *Tx) CancelImages(run, reason string) error {
+	if err := tx.about(run); err != nil {
+		return err
+	}
 	_, err := tx.exec(`UPDATE images SET state = 'cancelled', reason = ? WHERE run = ? AND state IN ('queued', 'running')
 		AND NOT EXISTS (SELECT 1 FROM tasks t WHERE t.run = images.run AND t.image = images.position
 			AND t.state IN ('starting', 'running', 'publishing'))`, reason, run)

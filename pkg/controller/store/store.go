@@ -1,24 +1,22 @@
 // Package store keeps runs, their tasks and logs in a database: SQLite in a
-// file. All SQL is here, and kept to what other databases understand too; what
-// the rows mean is the controller's affair.
+// file, or PostgreSQL, which several controllers may share. All SQL is here, and
+// kept to what both understand; what the rows mean is the controller's affair.
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"embed"
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/url"
-	"os"
-	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/pressly/goose/v3"
-	"modernc.org/sqlite"
-	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/pipegen/pipegen/pkg/failure"
 )
@@ -27,106 +25,140 @@ import (
 var (
 	ErrNotFound = errors.New("not found")
 	// Nothing was done, and the same may work later: the database is locked by
-	// another process, its disk is full or fails, or the store was closed.
+	// another process, its disk is full or fails, its server is away, or the store
+	// was closed.
 	ErrUnavailable = errors.New("the database is not available")
 )
 
-//go:embed migrations/*.sql
+//go:embed migrations/*/*.sql
 var migrations embed.FS
 
-// readers is how many transactions read at the same time.
-const readers = 4
+// readPatience is how long who reads waits for a server that is away.
+const readPatience = 5 * time.Second
+
+// dialect is what databases differ in.
+type dialect interface {
+	// rebind writes a query, whose placeholders are question marks, as the
+	// database has it.
+	rebind(query string) string
+	// statement gives the context of a statement, which does not end with its
+	// caller's.
+	statement() (context.Context, context.CancelFunc)
+	// begin starts a transaction that writes and has the keys. mark is what kept
+	// knows it by.
+	begin(s *session, keys []Key) (mark int64, err error)
+	// beginRead starts one that reads one state of the database.
+	beginRead(s *session) error
+	// lock takes further keys.
+	lock(s *session, keys []Key) error
+	// kept says whether a transaction is durable whose commit was not answered.
+	kept(s *session, mark int64) (bool, error)
+	// explain says in plain words why the database could not do something.
+	explain(err error) error
+	// breaks says whether the connection is of no use after an error.
+	breaks(err error) bool
+	// lead runs fn unless another process is doing so.
+	lead(ctx context.Context, name string, fn func(context.Context) error) (bool, error)
+}
 
 // Store is an open database. It is safe for concurrent use: transactions that
-// write run one after the other, those that come while one is being made
-// durable all together in the next; transactions that read run beside them.
+// write about one matter run one after the other, those that come while one is
+// being made durable all together in the next; transactions that read run beside
+// them.
 type Store struct {
-	writes *sql.DB
-	reads  *sql.DB
-	writer *writer
-	idle   chan *session
-	close  func() error
+	d       dialect
+	writers []*writer // of calls that share transactions
+	alone   *writer   // of those that do not; may be one of them
+	all     []*writer
+	idle    chan *session
+	shared  bool
+	close   func() error
 }
 
-// Open opens the SQLite database in the file path, which is made if it is not
-// there (mode 0600), and brings its schema up to date. A database that a later
-// version wrote is a failure.ErrInput.
-func Open(ctx context.Context, path string) (*Store, error) {
-	abs, err := filepath.Abs(path)
-	if err != nil {
-		return nil, err
+// Open opens a database and brings its schema up to date: the PostgreSQL that a
+// URL (postgres://) names, else SQLite in a file, which is made if it is not
+// there (mode 0600). What cannot be used as it is, such as a database that a
+// later version wrote, is a failure.ErrInput. A server that is away is waited
+// for some seconds; then the error is ErrUnavailable.
+func Open(ctx context.Context, where string) (*Store, error) {
+	if IsURL(where) {
+		return openPostgres(ctx, where)
 	}
-	f, err := os.OpenFile(abs, os.O_RDWR|os.O_CREATE, 0o600) //nolint:gosec // where the operator wants it
-	if err != nil {
-		return nil, fmt.Errorf("opening the database: %w", err)
-	}
-	if err := f.Close(); err != nil {
-		return nil, fmt.Errorf("opening the database: %w", err)
-	}
-	s := &Store{idle: make(chan *session, readers)}
-	if s.writes, err = open(abs, "cache_size(-8000)"); err == nil {
-		s.reads, err = open(abs, "cache_size(-2000)", "query_only(1)")
-	}
-	if err != nil {
-		return nil, fmt.Errorf("opening the database %s: %w", path, err)
-	}
-	if err := s.start(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("opening the database %s: %w", path, err), s.reads.Close(), s.writes.Close())
-	}
-	s.close = sync.OnceValue(func() error {
-		s.writer.close()
-		faults := []error{s.writer.s.close()}
-		for range readers {
-			faults = append(faults, (<-s.idle).close()) // and nobody gets one again
-		}
-		return errors.Join(append(faults, s.reads.Close(), s.writes.Close())...)
-	})
-	return s, nil
+	return openSQLite(ctx, where)
 }
 
-// open prepares connections to the database in a file.
-func open(path string, pragmas ...string) (*sql.DB, error) {
-	q := url.Values{"_pragma": append([]string{
-		// First, so that the others wait too.
-		fmt.Sprintf("busy_timeout(%d)", busy.Milliseconds()),
-		"journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(0)", "journal_size_limit(67108864)", "temp_store(2)",
-	}, pragmas...)}
-	return sql.Open("sqlite", (&url.URL{Scheme: "file", Path: path, RawQuery: q.Encode()}).String())
-}
+// IsURL says whether a database is named by a URL, not by a file.
+func IsURL(where string) bool { return strings.Contains(where, "://") }
 
-func (s *Store) start(ctx context.Context) error {
-	if err := migrate(ctx, s.writes); err != nil {
-		return err
+// Shared says whether controllers on other machines may have the same database.
+func (s *Store) Shared() bool { return s.shared }
+
+// start makes the sessions of a store: as many that write as are told, and one
+// more for transactions that nobody shares if there are several.
+func (s *Store) start(ctx context.Context, writes, reads *sql.DB, writers, readers int) error {
+	var sessions []*session
+	connected := func(db *sql.DB) (*session, error) {
+		one := newSession(db, s.d)
+		sessions = append(sessions, one)
+		return one, one.connect(ctx)
 	}
-	w, err := newSession(ctx, s.writes)
-	if err != nil {
-		return err
-	}
+	s.idle = make(chan *session, readers)
 	for range readers {
-		r, err := newSession(ctx, s.reads)
+		r, err := connected(reads)
 		if err != nil {
 			return err
 		}
 		s.idle <- r
 	}
-	s.writer = newWriter(w)
-	go s.writer.run()
+	var lanes []*session
+	for range writers + min(writers-1, 1) {
+		w, err := connected(writes)
+		if err != nil {
+			return err
+		}
+		lanes = append(lanes, w)
+	}
+	for _, w := range lanes[:writers] {
+		s.writers = append(s.writers, newWriter(w, together))
+	}
+	s.all, s.alone = s.writers, s.writers[0]
+	if len(lanes) > writers {
+		s.alone = newWriter(lanes[writers], 1)
+		s.all = append(slices.Clone(s.writers), s.alone)
+	}
+	s.close = sync.OnceValue(func() error {
+		for _, w := range s.all {
+			w.close()
+		}
+		for range readers {
+			<-s.idle // and nobody gets one again
+		}
+		var faults []error
+		for _, one := range sessions {
+			faults = append(faults, one.close())
+		}
+		faults = append(faults, reads.Close())
+		if writes != reads {
+			faults = append(faults, writes.Close())
+		}
+		return errors.Join(faults...)
+	})
 	return nil
 }
 
 // migrate brings the schema up to date.
-func migrate(ctx context.Context, db *sql.DB) error {
-	files, err := fs.Sub(migrations, "migrations")
+func migrate(ctx context.Context, db *sql.DB, d goose.Dialect, dir string) error {
+	files, err := fs.Sub(migrations, "migrations/"+dir)
 	if err != nil {
 		return err
 	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, db, files)
+	p, err := goose.NewProvider(d, db, files)
 	if err != nil {
 		return err
 	}
 	current, target, err := p.GetVersions(ctx)
 	if err != nil {
-		return explain(err)
+		return err
 	}
 	if current > target {
 		return failure.WithHint(failure.Input("its schema has version %d, this pipegen knows %d", current, target),
@@ -143,7 +175,7 @@ func migrate(ctx context.Context, db *sql.DB) error {
 			return ctx.Err()
 		}
 	}
-	return explain(err)
+	return err
 }
 
 // Close waits for transactions that run and closes the database.
@@ -155,16 +187,19 @@ func (s *Store) Read(ctx context.Context, fn func(*Tx) error) error {
 	var r *session
 	select {
 	case r = <-s.idle:
-	case <-s.writer.closed:
+	case <-s.alone.closed:
 		return fmt.Errorf("%w: it was closed", ErrUnavailable)
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 	defer func() { s.idle <- r }()
-	if _, err := r.exec("BEGIN"); err != nil {
+	if err := s.beginRead(ctx, r); err != nil {
 		return err
 	}
 	err := fn(&Tx{session: r})
+	if r.broken {
+		return cmp.Or(err, ErrUnavailable)
+	}
 	if _, e := r.exec("COMMIT"); e != nil {
 		_, _ = r.exec("ROLLBACK")
 		err = errors.Join(err, e)
@@ -172,43 +207,62 @@ func (s *Store) Read(ctx context.Context, fn func(*Tx) error) error {
 	return err
 }
 
-// Write runs fn in a transaction, which is durable when Write returns nil and
-// undone when it returns an error. It may share the transaction with other
-// calls, whose errors do not touch it. fn must not wait for anything, and is
-// run again by nobody.
-func (s *Store) Write(ctx context.Context, fn func(*Tx) error) error {
-	return s.writer.do(ctx, fn)
+// beginRead starts a transaction. A server that went away and is back costs
+// nobody a request.
+func (s *Store) beginRead(ctx context.Context, r *session) error {
+	until := time.Now().Add(readPatience)
+	for wait := 10 * time.Millisecond; ; wait = min(2*wait, 250*time.Millisecond) {
+		err := r.connect(ctx)
+		if err == nil {
+			err = s.d.beginRead(r)
+		}
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case !r.broken || time.Now().Add(wait).After(until):
+			return err
+		}
+		select {
+		case <-time.After(wait):
+		case <-s.alone.closed:
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Write runs fn in a transaction about what keys name, which is durable when
+// Write returns nil and undone when it returns an error. It may share the
+// transaction with other calls, whose errors do not touch it. fn must not wait
+// for anything. It may be run again, after what it did was undone: what it sets
+// outside itself it sets each time.
+func (s *Store) Write(ctx context.Context, keys []Key, fn func(*Tx) error) error {
+	// What is about the same goes the same way.
+	way := 0
+	if len(keys) > 0 {
+		way = int(uint64(keys[0].number()) % uint64(len(s.writers))) //nolint:gosec // all of its bits
+	}
+	return s.writers[way].do(ctx, keys, fn)
+}
+
+// Lead runs fn, unless another process that shares the database is doing so
+// under the same name, and says whether it did.
+func (s *Store) Lead(ctx context.Context, name string, fn func(context.Context) error) (bool, error) {
+	return s.d.lead(ctx, name, fn)
 }
 
 // Tx is a transaction.
 type Tx struct {
 	*session
+	keys  []Key
 	after []func()
 }
 
-// After has fn called once the transaction is durable, before Write returns;
-// those of several transactions in the order in which they were made durable.
+// After has fn called once the transaction is durable, before Write returns.
 func (tx *Tx) After(fn func()) { tx.after = append(tx.after, fn) }
-
-// explain says in plain words why the database could not do something.
-func explain(err error) error {
-	var e *sqlite.Error
-	if !errors.As(err, &e) {
-		return err
-	}
-	switch e.Code() & 0xff {
-	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
-		return failure.WithHint(fmt.Errorf("%w: another process has locked it", ErrUnavailable),
-			"end the program that keeps the database open for writing")
-	case sqlite3.SQLITE_FULL:
-		return failure.WithHint(fmt.Errorf("%w: its disk is full", ErrUnavailable), "make room on the disk of the data directory")
-	case sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_NOMEM:
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
-	case sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT:
-		return failure.WithHint(fmt.Errorf("%w: its file is damaged: %w", ErrUnavailable, err), "put back a copy of the database")
-	}
-	return err
-}
 
 // micros and its like are how times are kept.
 func micros(t time.Time) int64 {

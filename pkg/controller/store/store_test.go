@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pipegen/pipegen/internal/postgrestest"
 	"github.com/pipegen/pipegen/pkg/api"
 	"github.com/pipegen/pipegen/pkg/failure"
 )
@@ -51,7 +52,7 @@ func newRun(id string) *Run {
 }
 
 func (s *Store) add(ctx context.Context, id string) error {
-	return s.Write(ctx, func(tx *Tx) error { return tx.AddRun(newRun(id), []byte("plan"), nil) })
+	return s.Write(ctx, nil, func(tx *Tx) error { return tx.AddRun(newRun(id), []byte("plan"), nil) })
 }
 
 func (s *Store) count(t *testing.T) (n int) {
@@ -77,7 +78,7 @@ func TestOpen(t *testing.T) {
 		}
 		for _, c := range []struct{ pragma, want string }{{"journal_mode", "wal"}, {"synchronous", "2"}} {
 			var got string
-			if err := s.Write(t.Context(), func(tx *Tx) error { return tx.row("PRAGMA "+c.pragma, nil, &got) }); err != nil || got != c.want {
+			if err := s.Write(t.Context(), nil, func(tx *Tx) error { return tx.row("PRAGMA "+c.pragma, nil, &got) }); err != nil || got != c.want {
 				t.Errorf("%s is %s, want %s: %v", c.pragma, got, c.want, err)
 			}
 		}
@@ -139,14 +140,14 @@ func TestOpenRefuses(t *testing.T) {
 // Calls that come while others are made durable share a transaction; the error
 // of one does not touch the others, and nothing of it stays.
 func TestWritesTogether(t *testing.T) {
-	s := opened(t, filepath.Join(t.TempDir(), "x.db"))
+	s := opened(t, postgrestest.Database(t))
 	wrong := errors.New("wrong")
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	after := map[string]bool{}
 	busy, begin := make(chan struct{}), make(chan struct{})
 	wg.Go(func() { // the rest comes meanwhile
-		if err := s.Write(t.Context(), func(*Tx) error { close(busy); <-begin; return nil }); err != nil {
+		if err := s.Write(t.Context(), nil, func(*Tx) error { close(busy); <-begin; return nil }); err != nil {
 			t.Error(err)
 		}
 	})
@@ -160,7 +161,7 @@ func TestWritesTogether(t *testing.T) {
 				ctx = cancelled
 			}
 			id := fmt.Sprint(i)
-			err := s.Write(ctx, func(tx *Tx) error {
+			err := s.Write(ctx, nil, func(tx *Tx) error {
 				if err := tx.AddRun(newRun(id), []byte("plan"), nil); err != nil {
 					return err
 				}
@@ -181,14 +182,14 @@ func TestWritesTogether(t *testing.T) {
 			}
 		})
 	}
-	for len(s.writer.queue) < n { // those with a context that ends are there too
+	for len(s.writers[0].queue) < n { // those with a context that ends are there too
 		time.Sleep(time.Millisecond)
 	}
 	cancel()
 	close(begin)
 	wg.Wait()
 	// One alone, whose whole transaction is undone.
-	if err := s.Write(t.Context(), func(tx *Tx) error { return errors.Join(tx.AddRun(newRun("alone"), []byte("plan"), nil), wrong) }); !errors.Is(err, wrong) {
+	if err := s.Write(t.Context(), nil, func(tx *Tx) error { return errors.Join(tx.AddRun(newRun("alone"), []byte("plan"), nil), wrong) }); !errors.Is(err, wrong) {
 		t.Error(err)
 	}
 	if err := s.add(t.Context(), "last"); err != nil {
@@ -246,10 +247,10 @@ func TestFull(t *testing.T) {
 	pages := func(limit string) {
 		t.Helper()
 		var n int
-		if err := s.Write(t.Context(), func(tx *Tx) error { return tx.row("PRAGMA max_page_count = "+limit, nil, &n) }); err != nil {
+		if err := s.Write(t.Context(), nil, func(tx *Tx) error { return tx.row("PRAGMA max_page_count = "+limit, nil, &n) }); err != nil {
 			t.Fatal(err)
 		}
-		s.writer.s.forget("PRAGMA max_page_count = " + limit)
+		s.writers[0].s.forget("PRAGMA max_page_count = " + limit)
 	}
 	if err := s.add(t.Context(), "0"); err != nil {
 		t.Fatal(err)
@@ -260,11 +261,11 @@ func TestFull(t *testing.T) {
 	for _, calls := range []int{1, 5} {
 		var wg sync.WaitGroup
 		busy, begin := make(chan struct{}), make(chan struct{})
-		wg.Go(func() { _ = s.Write(t.Context(), func(*Tx) error { close(busy); <-begin; return nil }) })
+		wg.Go(func() { _ = s.Write(t.Context(), nil, func(*Tx) error { close(busy); <-begin; return nil }) })
 		<-busy
 		for i := range calls {
 			wg.Go(func() {
-				err := s.Write(t.Context(), func(tx *Tx) error {
+				err := s.Write(t.Context(), nil, func(tx *Tx) error {
 					tx.After(func() { t.Error("told of what is not there") })
 					return tx.AddRun(newRun(fmt.Sprint("full", i)), big, nil)
 				})
@@ -273,7 +274,7 @@ func TestFull(t *testing.T) {
 				}
 			})
 		}
-		for len(s.writer.queue) < calls {
+		for len(s.writers[0].queue) < calls {
 			time.Sleep(time.Millisecond)
 		}
 		close(begin)
@@ -283,7 +284,7 @@ func TestFull(t *testing.T) {
 		t.Errorf("%d runs, want 1", got)
 	}
 	pages("1000000")
-	if err := s.Write(t.Context(), func(tx *Tx) error { return tx.AddRun(newRun("1"), big, nil) }); err != nil {
+	if err := s.Write(t.Context(), nil, func(tx *Tx) error { return tx.AddRun(newRun("1"), big, nil) }); err != nil {
 		t.Errorf("when there is room again: %v", err)
 	}
 }
@@ -305,7 +306,7 @@ func writeSome(path, name string) error {
 		return err
 	}
 	for i := range runsOfProcess {
-		if err := s.Write(ctx, func(tx *Tx) error {
+		if err := s.Write(ctx, []Key{OnRun("shared")}, func(tx *Tx) error {
 			if err := tx.AddRun(newRun(fmt.Sprintf("%s-%d", name, i)), []byte("plan"), nil); err != nil {
 				return err
 			}
@@ -323,7 +324,7 @@ func writeSome(path, name string) error {
 
 // Processes that share a database, and make its schema at once, lose nothing.
 func TestTwoProcesses(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "x.db")
+	path := postgrestest.Database(t)
 	s := opened(t, path)
 	if err := s.add(t.Context(), "shared"); err != nil {
 		t.Fatal(err)
@@ -360,7 +361,7 @@ func TestTwoProcesses(t *testing.T) {
 }
 
 func TestSchemaMadeAtOnce(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "x.db")
+	path := postgrestest.Database(t)
 	var wg sync.WaitGroup
 	for i := range 4 {
 		wg.Go(func() {
@@ -382,7 +383,7 @@ func TestSchemaMadeAtOnce(t *testing.T) {
 
 // The queue gives tasks by priority, then age, of those alone that could start.
 func TestQueue(t *testing.T) {
-	s := opened(t, filepath.Join(t.TempDir(), "x.db"))
+	s := opened(t, postgrestest.Database(t))
 	now := time.UnixMicro(1_000_000_000)
 	add := func(id, submitter, runner string, priority int, change ...func(*Task)) {
 		t.Helper()
@@ -391,7 +392,7 @@ func TestQueue(t *testing.T) {
 		for _, c := range change {
 			c(&task)
 		}
-		if err := s.Write(t.Context(), func(tx *Tx) error { return tx.AddTask(&task) }); err != nil {
+		if err := s.Write(t.Context(), nil, func(tx *Tx) error { return tx.AddTask(&task) }); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -440,7 +441,7 @@ func TestQueue(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		if !slices.Equal(shares, []Share{{"", "bob", 1}, {"local", "ann", 1}}) {
+		if !slices.Equal(shares, []Share{{"", "bob", "", 1}, {"local", "ann", "", 1}}) {
 			t.Errorf("%+v", shares)
 		}
 		return nil
@@ -454,7 +455,7 @@ func TestQueue(t *testing.T) {
 // sorts nothing.
 func TestPlans(t *testing.T) {
 	s := opened(t, filepath.Join(t.TempDir(), "x.db"))
-	if err := s.Write(t.Context(), func(tx *Tx) error {
+	if err := s.Write(t.Context(), nil, func(tx *Tx) error {
 		for name, ask := range map[string]func() error{
 			"next submitter": func() error { _, err := tx.NextSubmitter("local", ""); return err },
 			"head":           func() error { _, err := tx.Head("local", "ann", time.Now(), time.Minute, 1); return err },

@@ -102,6 +102,9 @@ func (tx *Tx) AddTask(t *Task) error {
 
 // SaveTask writes what changes of a task, but for its log and signs of life.
 func (tx *Tx) SaveTask(t *Task) error {
+	if err := tx.about(t.Run); err != nil {
+		return err
+	}
 	cpu, memory := t.usage()
 	_, err := tx.exec(`UPDATE tasks SET state = ?, ready = ?, not_before = ?, reason = ?, history = ?, digest = ?, cpu = ?, memory = ?,
 		result = ?, owner = ?, agent = ?, stop_state = ?, stop = ?, changed = ?, deadline = ? WHERE id = ?`,
@@ -147,6 +150,9 @@ func (tx *Tx) ImageTasks(run string, image int) ([]Task, error) {
 
 // Admit lets the builds of an image start, or the publication of one that has no builds.
 func (tx *Tx) Admit(run string, image int) error {
+	if err := tx.about(run); err != nil {
+		return err
+	}
 	_, err := tx.exec(`UPDATE tasks SET ready = 1 WHERE run = ? AND image = ? AND state = 'queued' AND (build <> '' OR NOT EXISTS (
 		SELECT 1 FROM tasks b WHERE b.run = tasks.run AND b.image = tasks.image AND b.build <> ''))`, run, image)
 	return err
@@ -155,6 +161,9 @@ func (tx *Tx) Admit(run string, image int) error {
 // CancelQueued ends the tasks of a run that are queued and gives them. With an
 // image of 0 or more only its own are.
 func (tx *Tx) CancelQueued(run string, image int, now time.Time, reason string) ([]Task, error) {
+	if err := tx.about(run); err != nil {
+		return nil, err
+	}
 	where, args := "run = ? AND state = 'queued'", []any{run}
 	if image >= 0 {
 		where, args = where+" AND image = ?", append(args, image)
@@ -174,6 +183,9 @@ const active = "('starting', 'running', 'publishing')"
 
 // StopTasks tells the tasks of a run that agents or controllers have to stop.
 func (tx *Tx) StopTasks(run string, state api.State, why string) error {
+	if err := tx.about(run); err != nil {
+		return err
+	}
 	_, err := tx.exec("UPDATE tasks SET stop_state = ?, stop = ? WHERE run = ? AND state IN "+active+" AND stop_state = ''",
 		string(state), why, run)
 	return err

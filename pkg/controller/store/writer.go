@@ -1,26 +1,32 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
 
 const (
-	// How long SQLite itself waits for a lock of another process.
-	busy = 500 * time.Millisecond
-	// How long the writer goes on asking for it.
+	// How long the writer goes on asking for a lock of another process, or for a
+	// server that is away.
 	patience = 30 * time.Second
 	// Most calls that share a transaction.
 	together = 256
 )
 
+// errAgain says that a transaction was undone for no fault of its own, and may
+// be made again at once.
+var errAgain = fmt.Errorf("%w: others were faster, again and again", ErrUnavailable)
+
 // writer runs the transactions that write, one after the other. What comes
 // while one is made durable shares the next one.
 type writer struct {
 	s      *session
+	most   int // calls in a transaction
 	queue  chan *call
 	closed chan struct{}
 	done   chan struct{}
@@ -29,19 +35,22 @@ type writer struct {
 
 type call struct {
 	ctx   context.Context
+	keys  []Key
 	fn    func(*Tx) error
 	tx    Tx
 	err   error
 	ended chan struct{}
 }
 
-func newWriter(s *session) *writer {
-	return &writer{s: s, queue: make(chan *call, together), closed: make(chan struct{}), done: make(chan struct{})}
+func newWriter(s *session, most int) *writer {
+	w := &writer{s: s, most: most, queue: make(chan *call, together), closed: make(chan struct{}), done: make(chan struct{})}
+	go w.run()
+	return w
 }
 
 // do hands fn to the writer and waits for it.
-func (w *writer) do(ctx context.Context, fn func(*Tx) error) error {
-	c := &call{ctx: ctx, fn: fn, ended: make(chan struct{})}
+func (w *writer) do(ctx context.Context, keys []Key, fn func(*Tx) error) error {
+	c := &call{ctx: ctx, keys: keys, fn: fn, ended: make(chan struct{})}
 	select {
 	case w.queue <- c:
 	case <-w.closed:
@@ -81,7 +90,7 @@ func (w *writer) run() {
 				return
 			}
 		}
-		for len(calls) < together && len(w.queue) > 0 {
+		for len(calls) < w.most && len(w.queue) > 0 {
 			calls = append(calls, <-w.queue)
 		}
 		if err := w.commit(calls); err != nil {
@@ -102,11 +111,27 @@ func (w *writer) run() {
 	}
 }
 
-// commit runs the calls in one transaction. Errors of single calls stay with
-// them; an error that is returned is everybody's.
+// commit runs the calls in one transaction, and again if it was undone for no
+// fault of theirs, as long as anybody who called waits, but not for ever. Errors
+// of single calls stay with them; an error that is returned is everybody's.
 func (w *writer) commit(calls []*call) error {
-	if err := w.begin(calls); err != nil {
-		return err
+	until := time.Now().Add(patience)
+	for wait := 10 * time.Millisecond; ; wait = min(2*wait, 250*time.Millisecond) {
+		again, err := w.try(calls)
+		waiting := slices.ContainsFunc(calls, func(c *call) bool { return c.ctx.Err() == nil })
+		if !again || !waiting || time.Now().After(until) {
+			return err
+		}
+		time.Sleep(wait)
+	}
+}
+
+// try runs the calls in one transaction. again: it was undone, and may do
+// better another time.
+func (w *writer) try(calls []*call) (again bool, err error) {
+	mark, err := w.begin(calls)
+	if err != nil {
+		return errors.Is(err, ErrUnavailable), w.undo(err)
 	}
 	alone := len(calls) == 1
 	for _, c := range calls {
@@ -115,54 +140,81 @@ func (w *writer) commit(calls []*call) error {
 		}
 		if !alone {
 			if _, err := w.s.exec("SAVEPOINT one"); err != nil {
-				return w.undo(err)
+				return w.s.broken, w.undo(err)
 			}
 		}
-		c.tx = Tx{session: w.s}
+		c.tx = Tx{session: w.s, keys: c.keys}
 		c.err = c.fn(&c.tx)
 		switch {
+		case w.s.broken || errors.Is(c.err, errAgain):
+			return true, w.undo(cmp.Or(c.err, ErrUnavailable))
 		case errors.Is(c.err, ErrUnavailable) || c.err != nil && alone:
-			return w.undo(c.err)
+			return false, w.undo(c.err)
 		case c.err != nil:
 			if _, err := w.s.exec("ROLLBACK TO one"); err != nil {
-				return w.undo(err)
+				return w.s.broken, w.undo(err)
 			}
 		}
 		if !alone {
 			if _, err := w.s.exec("RELEASE one"); err != nil {
-				return w.undo(err)
+				return w.s.broken, w.undo(err)
 			}
 		}
 	}
-	if _, err := w.s.exec("COMMIT"); err != nil {
-		return w.undo(err)
+	_, err = w.s.exec("COMMIT")
+	switch {
+	case err == nil:
+		return false, nil
+	case !w.s.broken:
+		return errors.Is(err, errAgain), w.undo(err)
 	}
-	return nil
+	// Whether it is durable only the server knows.
+	kept, e := w.kept(mark)
+	switch {
+	case e != nil:
+		return false, fmt.Errorf("%w; whether it was done is not known: %w", err, e)
+	case kept:
+		return false, nil
+	}
+	return true, err
 }
 
-// begin takes the database's lock, and waits for it as long as anybody who
-// called does, but not for ever.
-func (w *writer) begin(calls []*call) error {
-	until := time.Now().Add(patience)
-	for {
-		_, err := w.s.exec("BEGIN IMMEDIATE")
+// begin starts a transaction about all that the calls are about.
+func (w *writer) begin(calls []*call) (mark int64, err error) {
+	// Not the context of one of those who called.
+	ctx, cancel := w.s.d.statement()
+	defer cancel()
+	if err := w.s.connect(ctx); err != nil {
+		return 0, err
+	}
+	var keys []Key
+	for _, c := range calls {
+		keys = append(keys, c.keys...)
+	}
+	return w.s.d.begin(w.s, keys)
+}
+
+// kept asks whether a transaction is durable, until there is an answer, but not
+// for ever.
+func (w *writer) kept(mark int64) (kept bool, err error) {
+	for until := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
+		ctx, cancel := w.s.d.statement()
+		err = w.s.connect(ctx)
+		cancel()
+		if err == nil {
+			kept, err = w.s.d.kept(w.s, mark)
+		}
 		if err == nil || !errors.Is(err, ErrUnavailable) || time.Now().After(until) {
-			return err
+			return kept, err
 		}
-		waiting := false
-		for _, c := range calls {
-			waiting = waiting || c.ctx.Err() == nil
-		}
-		if !waiting {
-			return err
-		}
-		time.Sleep(10 * time.Millisecond)
 	}
 }
 
-// undo ends a transaction that cannot go on, for err. SQLite may have ended it
-// already.
+// undo ends a transaction that cannot go on, for err. The database may have
+// ended it already.
 func (w *writer) undo(err error) error {
-	_, _ = w.s.exec("ROLLBACK")
+	if !w.s.broken {
+		_, _ = w.s.exec("ROLLBACK")
+	}
 	return err
 }

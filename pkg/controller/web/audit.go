@@ -29,8 +29,11 @@ type Record struct {
 	// Id of the request.
 	Request string `json:"request"`
 	// Name of the token, "agent TASK", or empty if nobody knows.
-	Who    string `json:"who"`
-	Remote string `json:"remote"`
+	Who string `json:"who"`
+	// Of an identity token: who gave it, and whom it is about.
+	Issuer  string `json:"issuer,omitempty"`
+	Subject string `json:"subject,omitempty"`
+	Remote  string `json:"remote"`
 	// The operation as the interface names it, and the path that was asked for.
 	Action string `json:"action"`
 	Path   string `json:"path"`
@@ -85,7 +88,7 @@ func (s *Server) audits(rt route, status int, err error) bool {
 
 func (s *Server) audit(r *http.Request, c *call, rt route, status int) {
 	err := s.o.Audit.Add(Record{
-		Time: time.Now().UTC(), Request: c.id, Who: c.principal.Name, Remote: c.remote,
+		Time: time.Now().UTC(), Request: c.id, Who: c.principal.Name, Issuer: c.principal.Issuer, Subject: quote.Text(c.principal.Subject), Remote: c.remote,
 		Action: rt.pattern, Path: quote.Text(r.URL.Path), Status: status, Detail: c.detail,
 	})
 	if err != nil {

@@ -27,8 +27,9 @@ const (
 )
 
 // Serve answers what comes on a listener until ctx ends; certificate is nil for
-// plain HTTP. Then it takes no more connections, ends streams at the end of a
-// line, and lets other requests end.
+// plain HTTP. Then it is not ready any more, but answers for as long as
+// Options.Linger says; after that it takes no more connections, ends streams at
+// the end of a line, and lets other requests end.
 func (s *Server) Serve(ctx context.Context, l net.Listener, certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)) error {
 	server := &http.Server{
 		Handler: s, ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader,
@@ -52,6 +53,15 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, certificate func(*tl
 	case err := <-ended:
 		return fmt.Errorf("listening on %s: %w", l.Addr(), err)
 	case <-ctx.Done():
+	}
+	s.draining.Store(true)
+	if s.o.Linger > 0 {
+		s.o.Logger.Info("about to end", "in", s.o.Linger)
+		select {
+		case err := <-ended:
+			return fmt.Errorf("listening on %s: %w", l.Addr(), err)
+		case <-time.After(s.o.Linger):
+		}
 	}
 	s.Drain()
 	until, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)

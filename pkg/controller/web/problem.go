@@ -70,11 +70,14 @@ func describe(err error) *httpError {
 	text := lines(err.Error())
 	e := &httpError{detail: text, hint: hint(err)}
 	var large *http.MaxBytesError
+	unchecked, _ := errors.AsType[*access.Unavailable](err)
 	switch {
 	case errors.As(err, &large):
 		return tooLarge(large.Limit)
 	case errors.Is(err, access.ErrForbidden):
 		e.status, e.refused = http.StatusForbidden, true
+	case errors.Is(err, controller.ErrSpent):
+		e.status, e.refused, e.hint = http.StatusForbidden, true, "a token of a CI system is for the run of its own job; runs in the rule that let it in allows more"
 	case errors.Is(err, controller.ErrNotFound), errors.Is(err, blob.ErrNotFound):
 		e.status = http.StatusNotFound
 	case errors.Is(err, controller.ErrConflict):
@@ -83,6 +86,8 @@ func describe(err error) *httpError {
 		e.status = http.StatusGone
 	case errors.Is(err, failure.ErrInput):
 		e.status = http.StatusBadRequest
+	case unchecked != nil:
+		return &httpError{status: http.StatusServiceUnavailable, detail: "tokens of " + lines(unchecked.Issuer) + " cannot be checked for now", hint: "its keys cannot be fetched; try again later", after: unchecked.After}
 	case errors.Is(err, controller.ErrUnavailable):
 		return unavailable("the controller cannot do that for now")
 	case errors.Is(err, context.DeadlineExceeded):

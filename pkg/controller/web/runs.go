@@ -53,7 +53,7 @@ func (s *Server) submit(r *http.Request, c *call, req api.RunRequest, key string
 		}
 	}
 	s.equip(req.Plan)
-	run, created, err := s.o.Core.Submit(r.Context(), controller.Submission{Request: req, Submitter: c.principal.Name, IdempotencyKey: key, Trace: c.trace})
+	run, created, err := s.o.Core.Submit(r.Context(), controller.Submission{Request: req, Submitter: c.principal.Name, IdempotencyKey: key, Trace: c.trace, Grant: grantOf(c.principal)})
 	if err != nil {
 		return api.Run{}, false, err
 	}
@@ -62,6 +62,11 @@ func (s *Server) submit(r *http.Request, c *call, req api.RunRequest, key string
 		c.detail += ", which was there already"
 	}
 	return run, created, nil
+}
+
+// grantOf is what a principal's token says beside who it is.
+func grantOf(p access.Principal) controller.Grant {
+	return controller.Grant{Tasks: p.Tasks, Token: p.Token, Runs: p.Runs, Until: p.Expires}
 }
 
 // equip gives builds that name no CPU or memory the controller's.
@@ -207,7 +212,7 @@ func (s *Server) retryRun(w http.ResponseWriter, r *http.Request, c *call) error
 	if err := c.principal.Run(p, run.Runner, run.Priority); err != nil {
 		return err
 	}
-	run, err = s.o.Core.Retry(r.Context(), run.ID, c.principal.Name, key)
+	run, err = s.o.Core.Retry(r.Context(), run.ID, c.principal.Name, key, grantOf(c.principal))
 	if err != nil {
 		return err
 	}

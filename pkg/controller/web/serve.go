@@ -39,6 +39,9 @@ type call struct {
 
 // ServeHTTP answers a request. What no route is for is a problem too.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if s.draining.Load() {
+		w.Header().Set("Connection", "close") // the next request goes to who stays
+	}
 	h, pattern := s.mux.Handler(r)
 	if pattern != "" {
 		s.mux.ServeHTTP(w, r)
@@ -173,7 +176,13 @@ func (s *Server) known(r *http.Request, c *call, token string) error {
 	}
 	var err error
 	c.principal, err = s.o.Access.Authenticate(r.Context(), token)
-	if errors.Is(err, access.ErrUnknown) {
+	refusal, told := errors.AsType[*access.Refusal](err)
+	if told {
+		c.principal.Issuer, c.principal.Subject = refusal.Issuer, refusal.Subject
+		if refusal.Detail != "" {
+			c.log.Info("a token is refused", "issuer", refusal.Issuer, "subject", quote.Text(refusal.Subject), "why", refusal.Detail)
+		}
+	} else if errors.Is(err, access.ErrUnknown) {
 		// One of an agent is a token, but not for this.
 		sum := access.Hash(token)
 		if task, terr := s.o.Core.TaskOf(r.Context(), sum[:]); terr == nil {
@@ -183,6 +192,13 @@ func (s *Server) known(r *http.Request, c *call, token string) error {
 	}
 	if errors.Is(err, access.ErrUnknown) || errors.Is(err, access.ErrExpired) {
 		return s.stray(c, err)
+	}
+	if _, unchecked := errors.AsType[*access.Unavailable](err); unchecked || errors.Is(err, access.ErrForbidden) {
+		// Some issuers give tokens to anybody.
+		if err := s.tooStray(c); err != nil {
+			return err
+		}
+		return err
 	}
 	if err != nil {
 		c.log.Error("authenticating", "error", err)
@@ -226,13 +242,14 @@ var errNoToken = errors.New("the request has no token")
 // stray refuses a request without a token that is good, at most some a second
 // from one address.
 func (s *Server) stray(c *call, err error) error {
-	if wait := s.strays.wait(c.remote); wait > 0 {
-		e := busy(wait)
-		e.quiet = true // or anybody could fill the audit log
-		return e
+	if err := s.tooStray(c); err != nil {
+		return err
 	}
 	e := &httpError{status: http.StatusUnauthorized, detail: "the token is not known", hint: "send a token: Authorization: Bearer TOKEN", refused: true}
+	refusal, told := errors.AsType[*access.Refusal](err)
 	switch {
+	case told:
+		e.detail, e.hint = lines(refusal.Text), "ask the CI system for a token for this controller"
 	case errors.Is(err, errNoToken):
 		e.detail = err.Error()
 	case errors.Is(err, access.ErrExpired):
@@ -240,6 +257,18 @@ func (s *Server) stray(c *call, err error) error {
 	case errors.Is(err, controller.ErrGone):
 		e.status, e.detail, e.hint = http.StatusGone, "the task has ended", ""
 	}
+	return e
+}
+
+// tooStray counts a request of somebody whom nobody knows, and refuses it if
+// there are too many from there; nil: there are not.
+func (s *Server) tooStray(c *call) error {
+	wait := s.strays.wait(c.remote)
+	if wait <= 0 {
+		return nil
+	}
+	e := busy(wait)
+	e.quiet = true // or anybody could fill the audit log
 	return e
 }
 

@@ -31,7 +31,7 @@ type Core interface {
 	Get(ctx context.Context, id string) (api.Run, error)
 	List(ctx context.Context, f controller.Filter) (api.RunList, error)
 	Cancel(ctx context.Context, id, by, reason string) (api.Run, error)
-	Retry(ctx context.Context, id, by, idempotencyKey string) (api.Run, error)
+	Retry(ctx context.Context, id, by, idempotencyKey string, g controller.Grant) (api.Run, error)
 	Logs(ctx context.Context, id string, from int64, build string, follow bool, yield func(controller.LogChunk) error) error
 	Claim(ctx context.Context, task string, cl api.Claim) (api.Assignment, error)
 	AppendLog(ctx context.Context, task string, l api.TaskLog) (api.LogAck, error)
@@ -78,6 +78,9 @@ type Options struct {
 	Check func(p *plan.Plan) error
 	// Compile reads a config.yaml of the original; nil: there is no POST /build.
 	Compile func(data []byte, service string) (*Compiled, error)
+	// How long to answer when told to end, while readiness says no: until those
+	// who send requests here have noticed.
+	Linger time.Duration
 	// Directory for files of a request's length; empty: the system's.
 	TempDir string
 	Limits  Limits
@@ -238,7 +241,9 @@ func live(w http.ResponseWriter, _ *http.Request, _ *call) error {
 
 func (s *Server) ready(w http.ResponseWriter, r *http.Request, c *call) error {
 	if s.draining.Load() {
-		return unavailable("the controller is about to end")
+		w.Header().Set("Retry-After", "2")
+		w.WriteHeader(http.StatusServiceUnavailable) // as it should be: nothing to tell of
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
 	defer cancel()

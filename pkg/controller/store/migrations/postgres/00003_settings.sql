@@ -1,0 +1,19 @@
+-- +goose Up
+
+-- What all controllers that share the database must have in common.
+CREATE TABLE settings (
+    name  TEXT COLLATE "C" NOT NULL PRIMARY KEY,
+    value BYTEA NOT NULL
+);
+
+-- The last transaction of each connection that writes: by it whoever got no
+-- answer to a commit finds out whether it was made.
+CREATE TABLE marks (
+    writer TEXT COLLATE "C" NOT NULL PRIMARY KEY,
+    mark   BIGINT NOT NULL,
+    made   BIGINT NOT NULL
+);
+
+-- +goose Down
+DROP TABLE marks;
+DROP TABLE settings;
