@@ -32,7 +32,7 @@ type access struct {
 
 func (w *access) flags(flags *pflag.FlagSet) {
 	flags.StringVar(&w.server, "server", "", "`URL` of the controller (default: $PIPEGEN_SERVER, else $CONTROLLER_URL)")
-	flags.StringVar(&w.tokenFile, "token-file", "", "`FILE` with the token (default: $PIPEGEN_TOKEN, else $BUILD_CONTROLLER_TOKEN)")
+	flags.StringVar(&w.tokenFile, "token-file", "", "`FILE` with the token (default: $PIPEGEN_TOKEN, else $BUILD_CONTROLLER_TOKEN; else with $PIPEGEN_TOKEN_AUDIENCE the identity that GitHub Actions gives the job)")
 	flags.BoolVar(&w.insecure, "insecure", false, "send the token over plain HTTP, even to another machine")
 	flags.DurationVar(&w.patience, "patience", 30*time.Second, "`TIME` for which a controller that cannot be reached is tried again; a run that is followed waits 15m at least")
 }
@@ -97,6 +97,15 @@ func (a *app) connect(w access, env map[string]string) (*api.Client, error) {
 		}
 		token = string(text)
 	}
+	token = strings.TrimSpace(token)
+	// Whom a CI system shows its jobs' identity to is not for a checkout to say.
+	var tokens api.TokenSource
+	if audience := a.getenv("PIPEGEN_TOKEN_AUDIENCE"); token == "" && audience != "" {
+		var err error
+		if tokens, err = client.GitHubIdentity(client.IdentityOptions{Getenv: a.getenv, Audience: audience}); err != nil {
+			return nil, err
+		}
+	}
 	var certificates []byte
 	if a.bundle != "" {
 		var err error
@@ -108,7 +117,7 @@ func (a *app) connect(w access, env map[string]string) (*api.Client, error) {
 		w.patience = -1
 	}
 	c, err := api.NewClient(api.ClientOptions{
-		URL: url, Token: strings.TrimSpace(token), Insecure: w.insecure, CACerts: certificates, UserAgent: "pipegen/" + version, Patience: w.patience,
+		URL: url, Token: token, Tokens: tokens, Insecure: w.insecure, CACerts: certificates, UserAgent: "pipegen/" + version, Patience: w.patience,
 		Retrying: func(err error, pause time.Duration) {
 			text := fmt.Sprintf("%v; trying again in %s", err, pause.Round(100*time.Millisecond))
 			if a.observer == nil {
@@ -133,7 +142,9 @@ func explained(c *api.Client, err error) error {
 	hint := failure.Hint(err)
 	switch {
 	case errors.Is(err, api.ErrUnauthorized):
-		hint = "pipegen server token add makes a token; it belongs in $PIPEGEN_TOKEN, or in the file of --token-file"
+		if !strings.Contains(hint, "CI system") {
+			hint = "pipegen server token add makes a token; it belongs in $PIPEGEN_TOKEN, or in the file of --token-file"
+		}
 	case errors.Is(err, api.ErrNotFound):
 		hint = orElse(hint, "pipegen runs lists the runs that there are")
 	case !errors.Is(err, api.ErrForbidden):

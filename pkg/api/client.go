@@ -42,6 +42,8 @@ type ClientOptions struct {
 	URL string
 	// Bearer token, a secret; empty: none is sent.
 	Token string
+	// Gives a token in the place of Token where one does not last; may be nil.
+	Tokens TokenSource
 	// Whether the token may travel over plain HTTP to other machines than this
 	// one.
 	Insecure bool
@@ -63,7 +65,7 @@ type ClientOptions struct {
 // connection broke. It is safe for concurrent use.
 type Client struct {
 	base      *url.URL
-	token     string
+	tokens    TokenSource
 	trace     string
 	userAgent string
 	http      *http.Client
@@ -83,10 +85,10 @@ func NewClient(o ClientOptions) (*Client, error) {
 	if base.User != nil || base.RawQuery != "" || base.Fragment != "" {
 		return nil, failure.Input("the controller's address %q has a user, a query or a fragment", quote.URL(o.URL))
 	}
-	if strings.ContainsFunc(o.Token, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return nil, failure.Input("the controller's token has characters that no token has")
+	if err := checkToken(o.Token); err != nil {
+		return nil, err
 	}
-	if base.Scheme == "http" && o.Token != "" && !o.Insecure && !isLoopback(base.Hostname()) {
+	if base.Scheme == "http" && (o.Token != "" || o.Tokens != nil) && !o.Insecure && !isLoopback(base.Hostname()) {
 		return nil, failure.WithHint(failure.Input("refusing to send a token to %s over plain HTTP", quote.Text(base.Host)), "use https, or --insecure in a network that nobody listens to")
 	}
 	if o.Transport == nil {
@@ -96,11 +98,14 @@ func NewClient(o ClientOptions) (*Client, error) {
 		}
 		o.Transport = t
 	}
+	if o.Tokens == nil {
+		o.Tokens = fixed(o.Token)
+	}
 	if o.Retrying == nil {
 		o.Retrying = func(error, time.Duration) {}
 	}
 	return &Client{
-		base: base, token: o.Token, userAgent: cmp.Or(o.UserAgent, "pipegen"), patience: cmp.Or(o.Patience, defaultPatience), retrying: o.Retrying,
+		base: base, tokens: o.Tokens, userAgent: cmp.Or(o.UserAgent, "pipegen"), patience: cmp.Or(o.Patience, defaultPatience), retrying: o.Retrying,
 		// A redirect is an answer: neither tokens nor signed headers go where it leads.
 		http:      &http.Client{Transport: o.Transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
 		answering: answering, silence: silence, firstPause: firstPause,
@@ -231,19 +236,16 @@ func (c *Client) request(ctx context.Context, r request, body []byte) (*http.Req
 	if a := r.header.Get("Accept"); a != "" {
 		req.Header.Set("Accept", a)
 	}
-	c.identify(req)
-	return req, nil
+	return req, c.identify(req)
 }
 
 // identify says to the controller who calls.
-func (c *Client) identify(req *http.Request) {
+func (c *Client) identify(req *http.Request) error {
 	req.Header.Set("User-Agent", c.userAgent)
-	if c.token != "" {
-		req.Header.Set("Authorization", "Bearer "+c.token)
-	}
 	if c.trace != "" {
 		req.Header.Set("Traceparent", c.trace)
 	}
+	return c.authorize(req)
 }
 
 // send makes an attempt; every answer but a good one is an error, and its body

@@ -168,10 +168,9 @@ func (c *Client) signed(ctx context.Context, method string, to SignedURL, body i
 	// What is stored is what is wanted, not another form of it.
 	req.Header.Set("Accept-Encoding", "identity")
 	if own {
-		c.identify(req)
-	} else {
-		req.Header.Set("User-Agent", c.userAgent)
+		return req, c.identify(req)
 	}
+	req.Header.Set("User-Agent", c.userAgent)
 	return req, nil
 }
 

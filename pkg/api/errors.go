@@ -136,9 +136,10 @@ func (c *Client) broken(ctx context.Context, req *http.Request, what string, err
 func (c *Client) refused(req *http.Request, res *http.Response) error {
 	e := &Error{Request: c.name(req), Status: res.StatusCode, retryAfter: after(res.Header.Get("Retry-After"))}
 	text, _ := io.ReadAll(io.LimitReader(res.Body, 64<<10))
+	token := strings.TrimPrefix(req.Header.Get("Authorization"), "Bearer ")
 	var p Problem
 	if strings.HasPrefix(res.Header.Get("Content-Type"), "application/problem+json") && json.Unmarshal(text, &p) == nil {
-		e.Title, e.Detail, e.Hint, e.ID = c.safe(p.Title), c.safe(p.Detail), c.safe(p.Hint), c.safe(p.Request)
+		e.Title, e.Detail, e.Hint, e.ID = safe(token, p.Title), safe(token, p.Detail), safe(token, p.Hint), safe(token, p.Request)
 	}
 	if res.StatusCode/100 == 3 {
 		e.Detail = "it redirects to another address"
@@ -153,9 +154,9 @@ func (c *Client) refused(req *http.Request, res *http.Response) error {
 }
 
 // safe gives a text of the server's for messages: it may say the token again.
-func (c *Client) safe(text string) string {
-	if c.token != "" {
-		text = strings.ReplaceAll(text, c.token, "***")
+func safe(token, text string) string {
+	if token != "" {
+		text = strings.ReplaceAll(text, token, "***")
 	}
 	lines := strings.Split(text, "\n")
 	for i, line := range lines {

@@ -93,7 +93,7 @@ func (w *work) plan() *Plan {
 		Version: Version, Event: in.CI.Event, Base: in.Base.Commit, Head: in.Head.Hash, Dirty: in.Dirty,
 		Committed: in.Head.Committed, Created: in.Created.UTC().Truncate(time.Second), Pipeline: in.CI.Pipeline,
 		Registry: in.Registry, Layout: root.Layout,
-		CI:      CI{Image: firstOf(root.Images.Pipegen, root.Images.Kaniko), Runner: lightRunner(root.Runners, in.Getenv), Overlays: root.Overlays},
+		CI:      CI{Image: firstOf(root.Images.Pipegen, root.Images.Kaniko), Runner: lightRunner(root.Runners, in.Getenv), Overlays: root.Overlays, Audience: root.Server.TokenAudience()},
 		Publish: root.Publish, BuildKit: root.BuildKit,
 		Images: []Image{}, Skipped: []Skipped{},
 	}

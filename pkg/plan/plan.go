@@ -57,6 +57,8 @@ type CI struct {
 	Runner config.Runner `json:"runner"`
 	// YAML merged into rendered jobs, by CI system and kind of job.
 	Overlays map[string]map[string]config.Overlay `json:"overlays,omitempty"`
+	// Whom jobs show the identity to that the CI system gives them when the controller builds; empty: they have a token of it.
+	Audience string `json:"audience,omitempty"`
 }
 
 // Image is what a project yields: the builds of one name, joined under tags.

@@ -38,5 +38,8 @@ func (c *concourse) runTask(img *plan.Image, runner string) (*yaml.Node, error) 
 		}
 	}
 	t.params[serverVariable], t.params[tokenVariable] = "((pipegen_server))", "((pipegen_token))"
+	if c.plan.CI.Audience != "" {
+		t.params[tokenVariable] = "((" + concourseController + ":token))"
+	}
 	return c.task(kindRun, t)
 }

@@ -556,7 +556,7 @@ func checkConcourseController(t testing.TB, img *plan.Image, tasks []*ccStep) {
 		t.Errorf("%s is run by %q", img.Name, got)
 	}
 	params := task.Config.Params
-	if params["PIPEGEN_SERVER"] != "((pipegen_server))" || params["PIPEGEN_TOKEN"] != "((pipegen_token))" || len(task.Tags) > 0 || task.Privileged || task.Config.Run.User != "" {
+	if params["PIPEGEN_SERVER"] != "((pipegen_server))" || !slices.Contains([]string{"((pipegen_token))", "((pipegen-controller:token))"}, params["PIPEGEN_TOKEN"]) || len(task.Tags) > 0 || task.Privileged || task.Config.Run.User != "" {
 		t.Errorf("%s runs with %v on workers %v, as %q", img.Name, params, task.Tags, task.Config.Run.User)
 	}
 	for _, b := range img.Builds {

@@ -27,9 +27,11 @@ const (
 	concoursePipeline = "pipeline"     // resource: the file with this pipeline
 	concourseSet      = "set-pipeline" // job that sets it
 	concourseBuilt    = "built-"       // artifacts: results of a platform
-	// Sources of variables: the identity of a job for AWS, and for signing.
-	concourseAWS     = "pipegen-aws"
-	concourseSigning = "pipegen-signing"
+	// Sources of variables: the identity of a job for AWS, for signing, and for
+	// the controller.
+	concourseAWS        = "pipegen-aws"
+	concourseSigning    = "pipegen-signing"
+	concourseController = "pipegen-controller"
 )
 
 // concourseNames gives names that are unique after they were made to fit.

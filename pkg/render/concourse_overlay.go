@@ -12,6 +12,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/pipegen/pipegen/pkg/failure"
+	"github.com/pipegen/pipegen/pkg/plan"
 )
 
 // Kinds that overlays can name for Concourse beside prepare, build, manifest and
@@ -128,7 +129,7 @@ func (c *concourse) extra() (map[string][]*yaml.Node, error) {
 				continue
 			}
 			for i, item := range items.Content {
-				if key == "var_sources" && slices.Contains([]string{concourseAWS, concourseSigning}, lookup(item, "name").Value) {
+				if key == "var_sources" && slices.Contains([]string{concourseAWS, concourseSigning, concourseController}, lookup(item, "name").Value) {
 					return nil, concourseOverlays.fault(fmt.Errorf("%s is pipegen's own", lookup(item, "name").Value), kindPipeline, key, strconv.Itoa(i))
 				}
 				out[key] = append(out[key], clone(item))
@@ -158,14 +159,18 @@ func (c *concourse) extra() (map[string][]*yaml.Node, error) {
 // (https://concourse-ci.org/docs/operation/creds/id-token).
 func (c *concourse) identities() []*yaml.Node {
 	var sources []*yaml.Node
-	add := func(name, audience string) {
-		sources = append(sources, mapping("name", name, "type", "idtoken", "config", mapping("audience", flow(list(audience)))))
+	add := func(name, audience, lasts string) {
+		sources = append(sources, mapping("name", name, "type", "idtoken", "config", mapping("audience", flow(list(audience)), "expires_in", lasts)))
 	}
 	if t := c.plan.Publish.IDToken; t != nil {
-		add(concourseAWS, cmp.Or(t.Audience, awsAudience))
+		add(concourseAWS, cmp.Or(t.Audience, awsAudience), "")
 	}
 	if s := c.plan.Publish.Sign; s != nil && s.Keyless {
-		add(concourseSigning, s.TokenAudience())
+		add(concourseSigning, s.TokenAudience(), "")
+	}
+	if audience := c.plan.CI.Audience; audience != "" && slices.ContainsFunc(c.plan.Images, func(img plan.Image) bool { return ControllerRunner(&img) != "" }) {
+		// A task follows its run by the token that it began with.
+		add(concourseController, audience, "24h")
 	}
 	return sources
 }

@@ -102,6 +102,9 @@ type github struct {
 	// take for one; 0: one has no limit.
 	controlled      bool
 	controllerLimit time.Duration
+	// Whom the identity of the job is shown to that has it build one; empty: the
+	// job has a token.
+	audience string
 
 	// How jobs sign in, and how that does which publishes.
 	signIn, publish githubSignIn
@@ -110,7 +113,7 @@ type github struct {
 }
 
 func newGitHub(p *plan.Plan, o GitHubOptions) (*github, error) {
-	g := &github{overlays: p.CI.Overlays["github"], labels: map[string]string{}, registryVariable: o.Registry == ""}
+	g := &github{overlays: p.CI.Overlays["github"], labels: map[string]string{}, registryVariable: o.Registry == "", audience: p.CI.Audience}
 	if faults := githubOverlays.check(g.overlays); len(faults) > 0 {
 		return nil, faults[0]
 	}

@@ -7,6 +7,9 @@ import "gopkg.in/yaml.v3"
 const (
 	tokenVariable  = "PIPEGEN_TOKEN" //nolint:gosec // the name of a variable
 	serverVariable = "PIPEGEN_SERVER"
+	// audienceVariable has pipegen ask GitHub for the identity of the job in the
+	// place of a token.
+	audienceVariable = "PIPEGEN_TOKEN_AUDIENCE"
 )
 
 // ifControlled gives text that is there only if the controller builds an image.
@@ -26,15 +29,20 @@ func (g *github) runJob(missing string) (*yaml.Node, error) {
 	if g.publish.token && lookup(env, "GITHUB_TOKEN") == nil {
 		env.Content = append(env.Content, mapping("GITHUB_TOKEN", "${{ github.token }}").Content...)
 	}
-	env.Content = append(env.Content, secretsOf([]string{tokenVariable}).Content...)
+	signIn := g.publish
+	if signIn.shows = g.audience != ""; signIn.shows {
+		env.Content = append(env.Content, mapping(audienceVariable, literally(g.audience)).Content...)
+	} else {
+		env.Content = append(env.Content, secretsOf([]string{tokenVariable}).Content...)
+	}
 	return g.job(kindRun, mapping(
 		"name", "run",
 		"if", "${{ !cancelled() && inputs.runner != '' }}",
 		"runs-on", lightLabel,
 		"timeout-minutes", githubMinutes(g.controllerLimit),
-		"permissions", g.publish.permissions("write"),
-		"env", g.environment(g.publish, "PIPEGEN_NAME", "${{ inputs.image }}", "PIPEGEN_RUNNER", "${{ inputs.runner }}", serverVariable, "${{ vars."+serverVariable+" }}"),
-	), 1, g.publish, []*yaml.Node{
+		"permissions", signIn.permissions("write"),
+		"env", g.environment(signIn, "PIPEGEN_NAME", "${{ inputs.image }}", "PIPEGEN_RUNNER", "${{ inputs.runner }}", serverVariable, "${{ vars."+serverVariable+" }}"),
+	), 1, signIn, []*yaml.Node{
 		download("Fetch the plan", "name", planArtifact, "."),
 		fetchNeeds(),
 		mapping("name", "Build and publish", "run", `exec pipegen run "$PIPEGEN_NAME" --plan plan.json --runner "$PIPEGEN_RUNNER"`, "env", env),

@@ -350,7 +350,7 @@ func secretsOf(names []string) *yaml.Node {
 // job's own token it has anyway.
 func (g *github) passed() *yaml.Node {
 	names := []string{dockerVariable}
-	if g.controlled {
+	if g.controlled && g.audience == "" {
 		names = append(names, tokenVariable)
 	}
 	for _, name := range slices.Concat(g.secrets, g.signing, g.overlaid) {

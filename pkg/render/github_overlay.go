@@ -21,7 +21,7 @@ const kindWorkflow = "workflow"
 // githubOwn are the variables that steps are driven by.
 var githubOwn = []string{
 	"PIPEGEN_BUILD", "PIPEGEN_NAME", "PIPEGEN_SELECT", "PIPEGEN_NAMES", "PIPEGEN_PLAN", "PIPEGEN_METADATA_DIR", "PIPEGEN_RUNNER",
-	dockerVariable, tokenVariable,
+	dockerVariable, tokenVariable, audienceVariable,
 }
 
 var githubOverlays = overlayRules{

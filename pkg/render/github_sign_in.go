@@ -24,8 +24,9 @@ type githubSignIn struct {
 	// Whether pipegen itself needs the job's token: what else signs in there is
 	// another registry's.
 	token bool
-	// Whether images are signed by the identity that GitHub gives the job.
-	signs bool
+	// Whether images are signed by the identity that GitHub gives the job, and
+	// whether the controller knows the job by it.
+	signs, shows bool
 }
 
 // signInFor decides by what the configuration itself names. A registry that it
@@ -64,7 +65,7 @@ func isECR(reference string) bool {
 // permissions of the token of a job that uses registries.
 func (s githubSignIn) permissions(packages string) *yaml.Node {
 	p := mapping("contents", "read")
-	if s.aws || s.signs {
+	if s.aws || s.signs || s.shows {
 		p.Content = append(p.Content, text("id-token"), text("write"))
 	}
 	if s.packages {

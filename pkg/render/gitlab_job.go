@@ -172,11 +172,18 @@ func (c *gitlabChild) buildTemplate(b *plan.Build, limit time.Duration) gitlabJo
 }
 
 // runTemplate is what jobs extend that have the controller build and
-// publish an image. GitLab's variables PIPEGEN_SERVER and PIPEGEN_TOKEN, which
-// the command reads, are in the environment of every job.
+// publish an image. GitLab's variable PIPEGEN_SERVER, which the command reads,
+// is in the environment of every job, and so is PIPEGEN_TOKEN unless jobs show
+// who they are.
 func (c *gitlabChild) runTemplate(runner string, limit time.Duration, pushes bool) gitlabJob {
 	j := c.light("build", `pipegen run "$PIPEGEN_NAME" --plan "$PIPEGEN_PLAN" --metadata-dir "$PIPEGEN_METADATA_DIR" --runner `+runner)
 	j.needs, j.identities = list(c.handed), c.identities(false)
+	if audience := c.plan.CI.Audience; audience != "" {
+		if j.identities == nil {
+			j.identities = mapping()
+		}
+		j.identities.Content = append(j.identities.Content, mapping(tokenVariable, mapping("aud", audience)).Content...)
+	}
 	j.resourceGroup = "pipegen/$PIPEGEN_NAME"
 	if limit > 0 {
 		j.timeout = min(limit+aside, maxTimeout)

@@ -42,8 +42,16 @@ type Principal struct {
 	Runners []string
 	// Priority is the highest that its runs may have; an admin's may have any.
 	Priority int
+	// Tasks at once of its runs; 0: what the controller allows everybody.
+	Tasks int
 	// Expires is when it ceases to be known; zero: never.
 	Expires time.Time
+	// Who it is by an identity token, and who says so; empty: it has another one.
+	Issuer, Subject string
+	// Token identifies a token that is good for Runs runs alone, without being
+	// it; empty: it is good for any number.
+	Token string
+	Runs  int
 }
 
 // Authenticator says whose a bearer token is. Static tokens are one; whoever
@@ -72,7 +80,8 @@ func (all Any) Authenticate(ctx context.Context, token string) (Principal, error
 		if err == nil {
 			return p, nil
 		}
-		if !errors.Is(err, ErrUnknown) {
+		// The one that says most.
+		if _, told := errors.AsType[*Refusal](err); told || !errors.Is(err, ErrUnknown) {
 			verdict = err
 		}
 	}
