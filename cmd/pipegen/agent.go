@@ -23,7 +23,7 @@ import (
 // agentFlags say which task an agent does, and where.
 type agentFlags struct {
 	url, task, tokenFile, launchFile string
-	dir, sandbox                     string
+	dir, sandbox, secrets            string
 	insecure, ambient                bool
 }
 
@@ -52,11 +52,26 @@ It ends with 0 once the controller has the result, also if the build failed.`,
 	flags.StringVar(&f.tokenFile, "token-file", a.getenv("PIPEGEN_AGENT_TOKEN_FILE"), "`FILE` with the task's token, which is removed where that is possible (default: $PIPEGEN_AGENT_TOKEN_FILE)")
 	flags.StringVar(&f.launchFile, "launch-file", "", "`FILE` with all three as JSON, in their place; it is removed")
 	flags.StringVar(&f.dir, "work-dir", "", "`DIR` for the context and all else, removed afterwards (default: a new one)")
+	flags.StringVar(&f.secrets, "secrets-dir", "", "`DIR` with a file for each secret that a run may do without bringing, named by its variable")
 	flags.StringVar(&f.sandbox, "sandbox", "auto", "`KIND` of root for a build: auto, namespaces, docker or podman")
 	flags.BoolVar(&f.insecure, "insecure", a.getenv("PIPEGEN_AGENT_INSECURE") == "true", "send the token over plain HTTP, even to another machine (default: $PIPEGEN_AGENT_INSECURE)")
 	flags.BoolVar(&f.ambient, "ambient-credentials", a.getenv("PIPEGEN_AGENT_AMBIENT_CREDENTIALS") == "true",
 		"where the task has no credentials for a registry, use those of this machine: its Docker configuration, its role in AWS (default: $PIPEGEN_AGENT_AMBIENT_CREDENTIALS)")
+	cmd.AddCommand(a.agentCheckCommand())
 	return cmd
+}
+
+// getenv gives what the secrets' directory has, then what next does.
+func (f agentFlags) getenv(next func(string) string) func(string) string {
+	if f.secrets == "" {
+		return next
+	}
+	return func(name string) string {
+		if value, err := os.ReadFile(filepath.Join(f.secrets, filepath.Base(name))); err == nil {
+			return string(value)
+		}
+		return next(name)
+	}
 }
 
 // launch gives what the agent is started with.
@@ -114,7 +129,7 @@ func (a *app) runAgent(ctx context.Context, f agentFlags, l runner.LaunchFile) (
 	measuring, stop := context.WithCancel(ctx)
 	defer stop()
 	return agent.Run(ctx, agent.Options{
-		Client: client, Task: l.Task, Version: version, Dir: l.Work, Getenv: a.getenv, Note: a.warn, Usage: agent.Measure(measuring, inPlace),
+		Client: client, Task: l.Task, Version: version, Dir: l.Work, Getenv: f.getenv(a.getenv), Note: a.warn, Usage: agent.Measure(measuring, inPlace),
 		Do: func(ctx context.Context, w agent.Work) (plan.Result, error) { return a.doWork(ctx, f, w, inPlace) },
 	})
 }

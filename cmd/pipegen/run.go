@@ -121,18 +121,28 @@ func (a *app) localRunner(ctx context.Context, p *plan.Plan, client *registry.Cl
 }
 
 func (a *app) doctorCommand() *cobra.Command {
-	var where string
+	var d doctoring
 	cmd := &cobra.Command{
 		Use:   "doctor",
-		Short: "Check what this machine can do, and say how to mend what it cannot",
-		Long:  "Tries what builds on this machine need, and shows each as pass, warn (some builds\nwill not work) or FAIL (none will) with what to do. FAIL gives exit code 2.",
-		Args:  noArgs,
+		Short: "Check what this machine or a cluster can do, and say how to mend what it cannot",
+		Long: "Tries what builds on this machine need, or on a Kubernetes cluster, and shows each\nas pass, warn (some builds will not work) or FAIL (none will) with what to do.\n" +
+			"FAIL gives exit code 2.\n\nOn a cluster a pod for each architecture tries the image of agents, the controller\nand registries; it is removed afterwards.",
+		Example: "  pipegen doctor\n  pipegen doctor --runner kubernetes --config server.yaml --registry registry.example.com",
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if where != "local" {
-				return failure.Input("--runner %q: this version runs builds on this machine: local", where)
+			if err := knownRunner(d.runner, "local", "kubernetes"); err != nil {
+				return err
 			}
-			executor, _ := engine.FindExecutor(a.getenv)
-			checks := runner.Preflight(cmd.Context(), runner.SandboxOptions{Executor: executor, CACerts: a.bundle})
+			var checks []runner.Check
+			if d.runner == "kubernetes" {
+				var err error
+				if checks, err = a.checkKubernetes(cmd.Context(), d); err != nil {
+					return err
+				}
+			} else {
+				executor, _ := engine.FindExecutor(a.getenv)
+				checks = runner.Preflight(cmd.Context(), runner.SandboxOptions{Executor: executor, CACerts: a.bundle})
+			}
 			for _, c := range checks {
 				state := "pass"
 				switch {
@@ -146,9 +156,16 @@ func (a *app) doctorCommand() *cobra.Command {
 					fmt.Fprintf(a.stdout, "      fix: %s\n", quote.Text(c.Fix))
 				}
 			}
+			if d.runner == "kubernetes" {
+				return unbuildable(checks)
+			}
 			return runner.Unmet(checks)
 		},
 	}
-	cmd.Flags().StringVar(&where, "runner", "local", "`RUNNER` to check: local")
+	flags := cmd.Flags()
+	flags.StringVar(&d.runner, "runner", "local", "`RUNNER` to check: local or kubernetes")
+	flags.StringVar(&d.config, "config", a.getenv("PIPEGEN_SERVER_CONFIG"), "`FILE` of the controller, for kubernetes")
+	flags.StringVar(&d.url, "url", a.getenv("CONTROLLER_URL"), "`URL` by which pods reach the controller (default: $CONTROLLER_URL, else as in the file of --config)")
+	flags.StringSliceVar(&d.registries, "registry", nil, "`HOST` of a registry that pods need; repeats (default: that of the agents' image)")
 	return cmd
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -24,7 +23,6 @@ import (
 	"github.com/pipegen/pipegen/pkg/controller/store"
 	"github.com/pipegen/pipegen/pkg/controller/web"
 	"github.com/pipegen/pipegen/pkg/failure"
-	"github.com/pipegen/pipegen/pkg/runner"
 )
 
 // serving holds the flags of pipegen server.
@@ -33,17 +31,20 @@ type serving struct {
 	tlsCert, tlsKey                        string
 	runners, insecure                      []string
 	dev, behindProxy                       bool
+	sharing
+	databaseShown string // without a password
 }
 
 func (s *serving) flags(a *app, flags *pflag.FlagSet) {
 	flags.StringVar(&s.listen, "listen", a.getenv("PIPEGEN_LISTEN"), "`ADDRESS` to answer at (default: all addresses at $PORT, else 127.0.0.1:3000)")
-	flags.StringVar(&s.database, "database", a.getenv("PIPEGEN_DATABASE"), "`FILE` of the SQLite database (default: pipegen.db in the data directory)")
+	flags.StringVar(&s.database, "database", "", "`DATABASE`: a file of SQLite, or the URL of a PostgreSQL, which several controllers may share (default: $PIPEGEN_DATABASE, else pipegen.db in the data directory)")
 	flags.StringVar(&s.url, "url", a.getenv("CONTROLLER_URL"), "`URL` by which this controller is reached (default: $CONTROLLER_URL, else url in the file of --config, else a name of the certificate, else where it listens)")
 	flags.StringVar(&s.config, "config", a.getenv("PIPEGEN_SERVER_CONFIG"), "`FILE` with limits, retention and tokens: a pipegen.yaml with server, or a file of its own")
 	flags.StringVar(&s.tlsCert, "tls-cert", a.getenv("PIPEGEN_TLS_CERT"), "`FILE` with the certificate and those that signed it (PEM)")
 	flags.StringVar(&s.tlsKey, "tls-key", a.getenv("PIPEGEN_TLS_KEY"), "`FILE` with the certificate's key (PEM)")
-	flags.StringSliceVar(&s.runners, "runner", list(orElse(a.getenv("PIPEGEN_RUNNER"), "local")), "`RUNNER` of builds, the first for runs that name none; repeats: local")
+	flags.StringSliceVar(&s.runners, "runner", list(orElse(a.getenv("PIPEGEN_RUNNER"), "local")), "`RUNNER` of builds, the first for runs that name none; repeats: local, kubernetes")
 	flags.StringSliceVar(&s.insecure, "insecure-registry", list(a.getenv("PIPEGEN_INSECURE_REGISTRY")), insecureUsage)
+	s.sharing.flags(a, flags)
 	flags.BoolVar(&s.dev, "dev", false, "answer anybody without a token, on a loopback address alone")
 	flags.BoolVar(&s.behindProxy, "behind-proxy", a.getenv("PIPEGEN_BEHIND_PROXY") == "true", "a proxy stands before that speaks TLS and sets X-Forwarded-For")
 }
@@ -117,11 +118,13 @@ func (a *app) server(ctx context.Context, s serving) (err error) {
 	if err != nil {
 		return err
 	}
-	keyring, err := controller.KeyFile(filepath.Join(s.dataDir, "secrets.key"))
+	keyring, err := controller.KeyFile(s.keyFile)
 	if err != nil {
 		return err
 	}
-	agents, err := runner.NewAgents(runner.AgentsOptions{DataDir: s.dataDir, Insecure: certificate == nil})
+	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx)) // agents are stopped until the end
+	defer unwatch()
+	launchers, err := a.launchers(watching, s, settings.kubernetes, certificate != nil, log)
 	if err != nil {
 		return err
 	}
@@ -131,8 +134,8 @@ func (a *app) server(ctx context.Context, s serving) (err error) {
 	}
 	metrics := web.NewMetrics()
 	core, err := controller.New(controller.Options{
-		Store: db, Blobs: blobs, Launchers: map[string]runner.Launcher{"local": agents}, Default: s.runners[0], Publish: a.publishRun(s.insecure), URL: nearURL,
-		Instance: settings.instance, Limits: settings.core, Keys: keyring, Logger: log,
+		Store: db, Blobs: blobs, Launchers: launchers, Default: s.runners[0], Local: []string{"local"}, Publish: a.publishRun(s.insecure), URL: nearURL,
+		Instance: s.instance, Limits: settings.core, Keys: keyring, Logger: log,
 		Observe: func(e controller.Event) { metrics.Observe(e); tracing.observe(e) },
 	})
 	if err != nil {
@@ -142,6 +145,7 @@ func (a *app) server(ctx context.Context, s serving) (err error) {
 	options := web.Options{
 		Core: core, Access: settings.access, Anonymous: s.dev, BehindProxy: s.behindProxy, DefaultRunner: s.runners[0], Resources: settings.resources,
 		Check: acceptable, Compile: settings.compile, TempDir: s.tempDir(), Limits: settings.web, Metrics: metrics, Audit: audit, Tracer: tracing.provider, Logger: log,
+		Linger: s.drain,
 	}
 	if inS3 {
 		options.Blobs = blobs
@@ -153,7 +157,11 @@ func (a *app) server(ctx context.Context, s serving) (err error) {
 	if err != nil {
 		return err
 	}
-	log.Info("listening", "address", listener.Addr().String(), "url", s.url, "data", s.dataDir, "runners", strings.Join(s.runners, ","), "tls", certificate != nil, "dev", s.dev)
+	if settings.identities != nil {
+		// An issuer that cannot be reached is told of before the first token comes.
+		go func() { _ = settings.identities.Warm(ctx) }()
+	}
+	log.Info("listening", "address", listener.Addr().String(), "url", s.url, "data", s.dataDir, "database", s.databaseShown, "runners", strings.Join(s.runners, ","), "tls", certificate != nil, "dev", s.dev)
 	if s.dev {
 		log.Warn("--dev: whoever can reach this address may run programs as this user; builds for other runners happen here")
 	}
@@ -186,7 +194,7 @@ func (a *app) blobs(ctx context.Context, s serving, log *slog.Logger) (blob.Stor
 		if a.getenv("S3_ENDPOINT") != "" {
 			a.warn("S3_ENDPOINT is set and S3_BUCKET is not: contexts and logs are kept in the data directory")
 		}
-		blobs := blob.Dir(filepath.Join(s.dataDir, "blobs"))
+		blobs := blob.Dir(s.blobs)
 		return blobs, false, blobs.Check(ctx)
 	}
 	o, err := blob.S3OptionsFromEnv(a.getenv)
@@ -213,16 +221,12 @@ func (s *serving) checkRunners(a *app) error {
 	}
 	for i, name := range s.runners {
 		switch {
-		case name == "local":
+		case name == "local", name == "kubernetes" && !s.dev:
 		case s.dev && (name == "kubernetes" || name == "ecs"):
 			a.warn("--dev: builds for " + name + " happen on this machine")
 			s.runners[i] = "local"
 		default:
-			err := failure.Input("--runner %q: this version starts agents on this machine: local", name)
-			if near := config.Nearest(name, []string{"local"}); near != "" {
-				err = failure.WithHint(err, "did you mean %q?", near)
-			}
-			return err
+			return knownRunner(name, "local", "kubernetes")
 		}
 	}
 	s.runners = slices.Compact(s.runners)
@@ -269,11 +273,7 @@ func (s *serving) check(a *app) error {
 	if s.dataDir, err = filepath.Abs(s.dataDir); err != nil {
 		return err
 	}
-	if strings.Contains(s.database, "://") {
-		return failure.WithHint(failure.Input("--database: this version keeps runs in SQLite"), "name a file, or leave it out")
-	}
-	s.database = cmp.Or(s.database, filepath.Join(s.dataDir, "pipegen.db"))
-	return nil
+	return s.checkSharing(a)
 }
 
 // tempDir is where files live no longer than a request.
@@ -302,8 +302,8 @@ func (a *app) stateDir() (string, error) {
 }
 
 // tokenSources are the tokens that are valid: those of the data directory, of
-// the file of --config, and of the environment.
-func (a *app) tokenSources(s serving, file *config.Server) (keys.Any, error) {
+// the file of --config, of the environment, and of CI systems.
+func (a *app) tokenSources(s serving, file *config.Server, identities *keys.OIDC) (keys.Any, error) {
 	var fixed []keys.Token
 	for _, t := range file.Tokens {
 		token, err := fileToken(t)
@@ -324,10 +324,14 @@ func (a *app) tokenSources(s serving, file *config.Server) (keys.Any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(fixed)+len(tokens) == 0 && !s.dev {
-		return nil, failure.WithHint(failure.Input("there are no tokens: the controller would answer nobody"), "pipegen server token add NAME --role submit, or --dev on loopback")
+	all := keys.Any{keys.Static{Source: keys.Fixed(fixed...)}, keys.Static{Source: stored.Tokens}}
+	switch {
+	case identities != nil:
+		return append(all, identities), nil
+	case len(fixed)+len(tokens) == 0 && !s.dev:
+		return nil, failure.WithHint(failure.Input("there are no tokens: the controller would answer nobody"), "pipegen server token add NAME --role submit, server.oidc for CI systems, or --dev on loopback")
 	}
-	return keys.Any{keys.Static{Source: keys.Fixed(fixed...)}, keys.Static{Source: stored.Tokens}}, nil
+	return all, nil
 }
 
 // serverLog is what the controller says of its work, without secrets.

@@ -22,12 +22,15 @@ import (
 // settings are what flags, the file of --config and the environment say, in
 // this order of precedence.
 type settings struct {
-	core      controller.Limits
-	web       web.Limits
-	access    keys.Authenticator
-	resources *config.Resources
-	compile   func(data []byte, service string) (*web.Compiled, error)
-	instance  string
+	core   controller.Limits
+	web    web.Limits
+	access keys.Authenticator
+	// Of CI systems; nil: none are taken.
+	identities *keys.OIDC
+	resources  *config.Resources
+	compile    func(data []byte, service string) (*web.Compiled, error)
+	// Of agents on Kubernetes.
+	kubernetes config.ServerKubernetes
 }
 
 func (a *app) settings(s *serving) (*settings, error) {
@@ -40,7 +43,11 @@ func (a *app) settings(s *serving) (*settings, error) {
 		if err != nil {
 			return nil, failure.Input("--config: %w", err)
 		}
-		if file, err = config.ReadServer(s.config, data, judgeTokens); err != nil {
+		judge := func(file *config.Server, report func(rule, hint string, path []any, message string)) {
+			judgeTokens(file, report)
+			judgeIssuers(file, s.url, report)
+		}
+		if file, err = config.ReadServer(s.config, data, judge); err != nil {
 			return nil, err
 		}
 	}
@@ -50,15 +57,16 @@ func (a *app) settings(s *serving) (*settings, error) {
 	}
 	var out settings
 	var err error
-	if out.access, err = a.tokenSources(*s, file); err != nil {
+	if out.identities, err = identityTokens(file, s.url, a.serverLog()); err != nil {
 		return nil, err
 	}
-	if out.instance, err = os.Hostname(); err != nil {
-		return nil, fmt.Errorf("naming this controller: %w", err)
+	if out.access, err = a.tokenSources(*s, file, out.identities); err != nil {
+		return nil, err
 	}
 	if out.core, out.web, err = limits(file); err != nil {
 		return nil, err
 	}
+	out.kubernetes = file.OnKubernetes()
 	taskTime, err := a.durationVariable("BUILD_TASK_TIMEOUT")
 	if err != nil {
 		return nil, err

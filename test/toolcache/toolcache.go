@@ -47,11 +47,28 @@ var (
 	ManifestTool = Tool{"manifest-tool", "clients", "github.com/estesp/manifest-tool/v2/cmd/manifest-tool"}
 	// Resolve pulls images as containerd does.
 	Resolve = Tool{"resolve", "clients", "./resolve"}
+	// Kubernetes is the programs of a cluster in one.
+	Kubernetes = Tool{"k8stools", "kubernetes", "./"}
 )
+
+// kubernetesVersion is what its programs believe to be.
+const kubernetesVersion = "v1.34.4"
+
+// flags are those of its build. Kubernetes' packages share the build cache with
+// those of pipegen's tests: compiling them twice takes long.
+func (t Tool) flags() []string {
+	if t != Kubernetes {
+		return []string{"-trimpath", "-ldflags=-s -w"}
+	}
+	const version = "k8s.io/component-base/version"
+	major, rest, _ := strings.Cut(strings.TrimPrefix(kubernetesVersion, "v"), ".")
+	minor, _, _ := strings.Cut(rest, ".")
+	return []string{fmt.Sprintf("-ldflags=-s -w -X %[1]s.gitVersion=%[2]s -X %[1]s.gitMajor=%[3]s -X %[1]s.gitMinor=%[4]s -X %[1]s.gitTreeState=clean -X %[1]s.gitCommit=local -X %[1]s.buildDate=1970-01-01T00:00:00Z", version, kubernetesVersion, major, minor)}
+}
 
 // Named gives the tool of this name.
 func Named(name string) (Tool, bool) {
-	for _, t := range []Tool{Executor, Shell, CACerts, BuildCtl, BuildKitD, VersityGW, Crane, RegCtl, ManifestTool, Resolve} {
+	for _, t := range []Tool{Executor, Shell, CACerts, BuildCtl, BuildKitD, VersityGW, Crane, RegCtl, ManifestTool, Resolve, Kubernetes} {
 		if t.Name == name {
 			return t, true
 		}
@@ -116,7 +133,7 @@ func (c Cache) Build(ctx context.Context, t Tool, arch string) (string, error) {
 	start := time.Now()
 	part := filepath.Join(c.Dir, fmt.Sprintf(".%s-%s-%d", t.Name, arch, os.Getpid()))
 	defer os.Remove(part)
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", part, t.Package)
+	cmd := exec.CommandContext(ctx, "go", append(append([]string{"build"}, t.flags()...), "-o", part, t.Package)...) //nolint:gosec // the tools above
 	cmd.Dir = filepath.Join(c.Modules, t.Module)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch, "GOWORK=off")
 	if out, err := cmd.CombinedOutput(); err != nil {
