@@ -49,6 +49,8 @@ var (
 	Resolve = Tool{"resolve", "clients", "./resolve"}
 	// Kubernetes is the programs of a cluster in one.
 	Kubernetes = Tool{"k8stools", "kubernetes", "./"}
+	// Helm renders and installs charts.
+	Helm = Tool{"helm", "helm", "helm.sh/helm/v3/cmd/helm"}
 )
 
 // kubernetesVersion is what its programs believe to be.
@@ -57,18 +59,22 @@ const kubernetesVersion = "v1.34.4"
 // flags are those of its build. Kubernetes' packages share the build cache with
 // those of pipegen's tests: compiling them twice takes long.
 func (t Tool) flags() []string {
-	if t != Kubernetes {
-		return []string{"-trimpath", "-ldflags=-s -w"}
-	}
-	const version = "k8s.io/component-base/version"
+	const version, charts = "k8s.io/component-base/version", "helm.sh/helm/v3/pkg/chartutil"
 	major, rest, _ := strings.Cut(strings.TrimPrefix(kubernetesVersion, "v"), ".")
 	minor, _, _ := strings.Cut(rest, ".")
+	switch t {
+	case Kubernetes:
+	case Helm:
+		return []string{fmt.Sprintf("-ldflags=-s -w -X %[1]s.k8sVersionMajor=%[2]s -X %[1]s.k8sVersionMinor=%[3]s", charts, major, minor)}
+	default:
+		return []string{"-trimpath", "-ldflags=-s -w"}
+	}
 	return []string{fmt.Sprintf("-ldflags=-s -w -X %[1]s.gitVersion=%[2]s -X %[1]s.gitMajor=%[3]s -X %[1]s.gitMinor=%[4]s -X %[1]s.gitTreeState=clean -X %[1]s.gitCommit=local -X %[1]s.buildDate=1970-01-01T00:00:00Z", version, kubernetesVersion, major, minor)}
 }
 
 // Named gives the tool of this name.
 func Named(name string) (Tool, bool) {
-	for _, t := range []Tool{Executor, Shell, CACerts, BuildCtl, BuildKitD, VersityGW, Crane, RegCtl, ManifestTool, Resolve, Kubernetes} {
+	for _, t := range []Tool{Executor, Shell, CACerts, BuildCtl, BuildKitD, VersityGW, Crane, RegCtl, ManifestTool, Resolve, Kubernetes, Helm} {
 		if t.Name == name {
 			return t, true
 		}
@@ -133,7 +139,7 @@ func (c Cache) Build(ctx context.Context, t Tool, arch string) (string, error) {
 	start := time.Now()
 	part := filepath.Join(c.Dir, fmt.Sprintf(".%s-%s-%d", t.Name, arch, os.Getpid()))
 	defer os.Remove(part)
-	cmd := exec.CommandContext(ctx, "go", append(append([]string{"build"}, t.flags()...), "-o", part, t.Package)...) //nolint:gosec // the tools above
+	cmd := exec.CommandContext(ctx, "go", append(append([]string{"build"}, t.flags()...), "-o", part, t.Package)...)
 	cmd.Dir = filepath.Join(c.Modules, t.Module)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch, "GOWORK=off")
 	if out, err := cmd.CombinedOutput(); err != nil {
