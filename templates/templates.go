@@ -8,12 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 
 	"gopkg.in/yaml.v3"
 
+	"github.com/pipegen/pipegen/internal/lazyregexp"
 	"github.com/pipegen/pipegen/pkg/config"
 	"github.com/pipegen/pipegen/pkg/failure"
 	"github.com/pipegen/pipegen/pkg/quote"
@@ -126,7 +126,7 @@ func New(o NewOptions) ([]File, error) {
 
 // nameShape is a name that every layout of a registry takes: a component of a
 // repository's name in the OCI distribution specification.
-var nameShape = regexp.MustCompile(`^[a-z0-9]+([._-][a-z0-9]+)*$`)
+var nameShape = lazyregexp.New(`^[a-z0-9]+([._-][a-z0-9]+)*$`)
 
 // maxName leaves room in a tag (128 characters) for date, commit and platform.
 const maxName = 90

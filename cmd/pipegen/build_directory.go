@@ -4,7 +4,6 @@ import (
 	"context"
 	"os"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/pipegen/pipegen/internal/lazyregexp"
 	"github.com/pipegen/pipegen/pkg/config"
 	"github.com/pipegen/pipegen/pkg/engine"
 	"github.com/pipegen/pipegen/pkg/failure"
@@ -267,8 +267,8 @@ func secretFlag(s string) (config.Secret, error) {
 }
 
 var (
-	validName = regexp.MustCompile(`^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*$`)
-	notInName = regexp.MustCompile(`[^a-z0-9]+`)
+	validName = lazyregexp.New(`^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*$`)
+	notInName = lazyregexp.New(`[^a-z0-9]+`)
 )
 
 // imageName gives a directory's name as that of an image, of which archives

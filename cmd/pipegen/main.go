@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	_ "github.com/pipegen/pipegen/internal/startheap" // no collection of garbage before main runs
 	"github.com/pipegen/pipegen/pkg/runner"
 )
 

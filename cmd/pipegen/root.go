@@ -13,6 +13,9 @@ import (
 var logFormats = []string{"simple", "plain", "json"}
 
 func (a *app) root() *cobra.Command {
+	// Cobra's own flag prints by a template, for which the linker keeps every
+	// method of every type: half as much again as pipegen is without it.
+	var asked bool
 	root := &cobra.Command{
 		Use:   "pipegen",
 		Short: "Build what changed in a monorepo of container images, for every architecture",
@@ -20,15 +23,22 @@ func (a *app) root() *cobra.Command {
 built and why, renders that plan as a CI pipeline with native jobs per
 architecture or runs it on this machine, and joins the results into one
 multi-arch index per tag.`,
-		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.ArbitraryArgs,
 		CompletionOptions: cobra.CompletionOptions{
 			HiddenDefaultCmd: false,
 		},
-		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.prepare(cmd) },
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			if asked {
+				return nil
+			}
+			return a.prepare(cmd)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if asked {
+				return a.printVersion()
+			}
 			if len(args) == 0 {
 				return cmd.Help()
 			}
@@ -45,10 +55,10 @@ multi-arch index per tag.`,
 	}
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
-	root.SetVersionTemplate("pipegen {{.Version}}\n")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return failure.WithHint(failure.Input("%w", err), "%s --help", cmd.CommandPath())
 	})
+	root.Flags().BoolVar(&asked, "version", false, "version for pipegen")
 	flags := root.PersistentFlags()
 	flags.StringVarP(&a.dir, "directory", "C", "", "run in `DIR`")
 	flags.StringVar(&a.logFormat, "log-format", "", "`FORMAT` of messages and logs: simple, plain or json (default: $LOG_FORMAT, else simple)")

@@ -3,11 +3,11 @@ package engine
 import (
 	"os"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"slices"
 	"strings"
 
+	"github.com/pipegen/pipegen/internal/lazyregexp"
 	"github.com/pipegen/pipegen/pkg/failure"
 )
 
@@ -84,8 +84,8 @@ func thisHost(getenv func(string) string) host {
 }
 
 var (
-	runtimes      = regexp.MustCompile(`docker|rkt|systemd-nspawn|lxc|openvz|kube|garden|podman|gvisor|firejail|wsl|containerd|libpod`)
-	rootIsOverlay = regexp.MustCompile(`(?m)^[^ ]+ / overlay`)
+	runtimes      = lazyregexp.New(`docker|rkt|systemd-nspawn|lxc|openvz|kube|garden|podman|gvisor|firejail|wsl|containerd|libpod`)
+	rootIsOverlay = lazyregexp.New(`(?m)^[^ ]+ / overlay`)
 )
 
 // contained says whether this process runs in a container, by the signs that

@@ -2,10 +2,10 @@ package engine
 
 import (
 	"errors"
-	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/pipegen/pipegen/internal/lazyregexp"
 	"github.com/pipegen/pipegen/pkg/config"
 	"github.com/pipegen/pipegen/pkg/dockerfile"
 	"github.com/pipegen/pipegen/pkg/failure"
@@ -28,8 +28,8 @@ type dialect struct {
 
 // A flag in a help text of spf13/pflag: "  -c, --context string   Path …".
 var (
-	helpFlag    = regexp.MustCompile(`^ {2,}(?:-([A-Za-z]), )?--([A-Za-z][A-Za-z0-9-]*)((?: \S+)*)(?: {2,}|$)`)
-	helpCommand = regexp.MustCompile(`^ {2}([a-z]+) {2,}`)
+	helpFlag    = lazyregexp.New(`^ {2,}(?:-([A-Za-z]), )?--([A-Za-z][A-Za-z0-9-]*)((?: \S+)*)(?: {2,}|$)`)
+	helpCommand = lazyregexp.New(`^ {2}([a-z]+) {2,}`)
 )
 
 // parseHelp reads what an executor says to --help.

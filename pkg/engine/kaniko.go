@@ -7,11 +7,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"syscall"
 
+	"github.com/pipegen/pipegen/internal/lazyregexp"
 	"github.com/pipegen/pipegen/pkg/config"
 	"github.com/pipegen/pipegen/pkg/dockerfile"
 	"github.com/pipegen/pipegen/pkg/failure"
@@ -241,7 +241,7 @@ func kanikoEnv(p *Prepared) []string {
 	return list(env)
 }
 
-var digestPattern = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+var digestPattern = lazyregexp.New(`^sha256:[0-9a-f]{64}$`)
 
 func (*kaniko) result(_ context.Context, b *building) (outcome, error) {
 	var made outcome

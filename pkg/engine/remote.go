@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -22,6 +21,7 @@ import (
 	githttp "github.com/go-git/go-git/v5/plumbing/transport/http"
 	gitssh "github.com/go-git/go-git/v5/plumbing/transport/ssh"
 
+	"github.com/pipegen/pipegen/internal/lazyregexp"
 	"github.com/pipegen/pipegen/pkg/config"
 	"github.com/pipegen/pipegen/pkg/failure"
 	"github.com/pipegen/pipegen/pkg/quote"
@@ -159,8 +159,8 @@ func (r *remote) session(ctx context.Context) (transport.UploadPackSession, *pac
 }
 
 var (
-	fullSHA = regexp.MustCompile(`^[0-9a-f]{40}$`)
-	partSHA = regexp.MustCompile(`^[0-9a-f]{7,39}$`)
+	fullSHA = lazyregexp.New(`^[0-9a-f]{40}$`)
+	partSHA = lazyregexp.New(`^[0-9a-f]{7,39}$`)
 )
 
 // ResolveRef gives the commit that a tag, a branch, or a full name (refs/…) of

@@ -8,9 +8,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 
+	"github.com/pipegen/pipegen/internal/lazyregexp"
 	"github.com/pipegen/pipegen/pkg/config"
 	"github.com/pipegen/pipegen/pkg/failure"
 	"github.com/pipegen/pipegen/pkg/plan"
@@ -20,7 +20,7 @@ import (
 // maxFile bounds what is read of a file in the metadata directory.
 const maxFile = 1 << 20
 
-var digestPattern = regexp.MustCompile(`^sha256:[a-f0-9]{64}$`)
+var digestPattern = lazyregexp.New(`^sha256:[a-f0-9]{64}$`)
 
 // ReadResults reads what the builds of an image left in the metadata
 // directory, in the order of the plan; of those that push nothing there is

@@ -2,10 +2,10 @@ package plan
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/pipegen/pipegen/internal/lazyregexp"
 	"github.com/pipegen/pipegen/pkg/config"
 	"github.com/pipegen/pipegen/pkg/failure"
 )
@@ -39,11 +39,11 @@ const (
 )
 
 var (
-	fixedTag   = regexp.MustCompile(`^[0-9]{8}-[0-9a-f]{7}(?:-dirty)?$`)
-	fixedOfGit = regexp.MustCompile(`^.+\.(?:[0-9a-f]{7}|SNAPSHOT)$`)
-	keyedTag   = regexp.MustCompile(`^key-[0-9a-f]{12}$`)
+	fixedTag   = lazyregexp.New(`^[0-9]{8}-[0-9a-f]{7}(?:-dirty)?$`)
+	fixedOfGit = lazyregexp.New(`^.+\.(?:[0-9a-f]{7}|SNAPSHOT)$`)
+	keyedTag   = lazyregexp.New(`^key-[0-9a-f]{12}$`)
 	// What refers to a manifest is listed, and was stored, under its digest.
-	referrersTag = regexp.MustCompile(`^sha256-[0-9a-f]{64}(?:\..+)?$`)
+	referrersTag = lazyregexp.New(`^sha256-[0-9a-f]{64}(?:\..+)?$`)
 )
 
 // Kind says what a tag in the image's repository is for; of is the fixed tag

@@ -1,10 +1,10 @@
 package plan
 
 import (
-	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/pipegen/pipegen/internal/lazyregexp"
 	"github.com/pipegen/pipegen/pkg/failure"
 )
 
@@ -16,7 +16,7 @@ const PartsAnnotation = "dev.pipegen.parts"
 
 // repositoryPart is what may stand between the slashes of a repository's name
 // (OCI distribution specification).
-var repositoryPart = regexp.MustCompile(`^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*$`)
+var repositoryPart = lazyregexp.New(`^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*$`)
 
 // Pushes says whether any build of the plan pushes an image.
 func (p *Plan) Pushes() bool {

@@ -3,11 +3,11 @@ package render
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"regexp"
 	"strings"
 
 	"gopkg.in/yaml.v3"
 
+	"github.com/pipegen/pipegen/internal/lazyregexp"
 	"github.com/pipegen/pipegen/pkg/failure"
 	"github.com/pipegen/pipegen/pkg/registry"
 )
@@ -15,7 +15,7 @@ import (
 // concourseIdentifier is what Concourse takes as a name in all its versions
 // (https://concourse-ci.org/docs/config-basics/#identifier-schema): a letter,
 // and letters, digits, - _ and . after it, none of them a capital.
-var concourseIdentifier = regexp.MustCompile(`^[a-z][a-z0-9._-]*$`)
+var concourseIdentifier = lazyregexp.New(`^[a-z][a-z0-9._-]*$`)
 
 // Names in a pipeline that are pipegen's own, so that no image or project
 // gets them.
@@ -69,7 +69,7 @@ func (taken concourseNames) add(name, whole string) string {
 }
 
 // ecrHost is the host of a private registry of Amazon ECR.
-var ecrHost = regexp.MustCompile(`^[0-9]{12}\.dkr\.ecr(-fips)?\.([a-z0-9-]+)\.amazonaws\.com(\.cn)?$`)
+var ecrHost = lazyregexp.New(`^[0-9]{12}\.dkr\.ecr(-fips)?\.([a-z0-9-]+)\.amazonaws\.com(\.cn)?$`)
 
 // concourseImage gives the anonymous resource with the container image of a
 // task: type registry-image, which comes with Concourse. Without a name it is

@@ -4,13 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	"gopkg.in/yaml.v3"
 
+	"github.com/pipegen/pipegen/internal/lazyregexp"
 	"github.com/pipegen/pipegen/pkg/config"
 )
 
@@ -111,7 +111,7 @@ func mostOf(jobs ...*yaml.Node) *yaml.Node {
 }
 
 // namedSecret is a secret in an expression.
-var namedSecret = regexp.MustCompile(`\bsecrets\.([A-Za-z_][A-Za-z0-9_]*)`)
+var namedSecret = lazyregexp.New(`\bsecrets\.([A-Za-z_][A-Za-z0-9_]*)`)
 
 // secretsNamed gives the secrets that expressions in overlays name, in capitals.
 func secretsNamed(overlays ...config.Overlay) []string {

@@ -6,12 +6,12 @@ import (
 	"bytes"
 	"fmt"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/pipegen/pipegen/internal/lazyregexp"
 	"github.com/pipegen/pipegen/pkg/config"
 	"github.com/pipegen/pipegen/pkg/failure"
 	"github.com/pipegen/pipegen/pkg/plan"
@@ -188,7 +188,7 @@ func newGitLabRendering(p *plan.Plan, o GitLabOptions) (*gitlabRendering, error)
 	return r, nil
 }
 
-var plainPath = regexp.MustCompile(`^[A-Za-z0-9._][A-Za-z0-9._/-]*$`)
+var plainPath = lazyregexp.New(`^[A-Za-z0-9._][A-Za-z0-9._/-]*$`)
 
 // interruptible says whether a newer pipeline that stops builds of this plan
 // does them itself: it does if it looks for content that the registry lacks,

@@ -5,10 +5,10 @@ import (
 	"compress/flate"
 	"encoding/json"
 	"io"
-	"regexp"
 
 	"gopkg.in/yaml.v3"
 
+	"github.com/pipegen/pipegen/internal/lazyregexp"
 	"github.com/pipegen/pipegen/pkg/failure"
 )
 
@@ -33,7 +33,7 @@ const (
 
 // plainName is what names may be in job names, variables and file names: it
 // holds nothing that GitLab, a shell or a glob would expand.
-var plainName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]*$`)
+var plainName = lazyregexp.New(`^[A-Za-z0-9_][A-Za-z0-9_.-]*$`)
 
 // rubySize estimates what Ruby's ObjectSpace.memsize_of gives for the
 // objects of a document, in bytes: for large ones a tenth too much. It counts

@@ -8,12 +8,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/pipegen/pipegen/internal/lazyregexp"
 	"github.com/pipegen/pipegen/pkg/engine"
 	"github.com/pipegen/pipegen/pkg/failure"
 	"github.com/pipegen/pipegen/pkg/quote"
@@ -120,7 +120,7 @@ func TakeLaunchFile(path string) (LaunchFile, error) {
 
 // taskName is a DNS label: it becomes the name of a directory here, and of
 // other things elsewhere.
-var taskName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+var taskName = lazyregexp.New(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
 // dirOf gives the directory of a task's agent.
 func (a *Agents) dirOf(task string) (string, error) {

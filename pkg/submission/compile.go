@@ -8,11 +8,11 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/pipegen/pipegen/internal/lazyregexp"
 	"github.com/pipegen/pipegen/pkg/api"
 	"github.com/pipegen/pipegen/pkg/config"
 	"github.com/pipegen/pipegen/pkg/failure"
@@ -108,7 +108,7 @@ func (c *compiler) build(s *settings, at *origin, pl config.Platform, to target,
 // originalContext is where the original unpacked what it was sent.
 const originalContext = "/workspace"
 
-var namesOriginal = regexp.MustCompile(originalContext + `\b`)
+var namesOriginal = lazyregexp.New(`/workspace\b`) // originalContext
 
 func (c *compiler) scripts(b *plan.Build, s *settings, at *origin) {
 	for _, script := range []struct {

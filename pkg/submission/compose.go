@@ -6,7 +6,6 @@ import (
 	"maps"
 	"path/filepath"
 	"reflect"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -14,6 +13,7 @@ import (
 	"github.com/compose-spec/compose-go/v2/template"
 	"github.com/compose-spec/compose-go/v2/types"
 
+	"github.com/pipegen/pipegen/internal/lazyregexp"
 	"github.com/pipegen/pipegen/pkg/config"
 	"github.com/pipegen/pipegen/pkg/failure"
 	"github.com/pipegen/pipegen/pkg/plan"
@@ -106,7 +106,7 @@ func (c *compiler) load(ctx context.Context, dir string, data []byte) (project *
 	})
 }
 
-var variable = regexp.MustCompile(`\$\$|\$([A-Za-z_][A-Za-z0-9_]*)|\$\{([A-Za-z_][A-Za-z0-9_]*)\}`)
+var variable = lazyregexp.New(`\$\$|\$([A-Za-z_][A-Za-z0-9_]*)|\$\{([A-Za-z_][A-Za-z0-9_]*)\}`)
 
 // unset warns of variables of a service's build that have neither a value nor a
 // default.
@@ -123,7 +123,7 @@ func (c *compiler) unset(doc *config.Document, service string) {
 	}
 }
 
-var version = regexp.MustCompile(`(?m)^version:`)
+var version = lazyregexp.New(`(?m)^version:`)
 
 // withoutVersion takes away the key that files of old have, of which compose-go
 // would warn on the terminal. Lines stay where they are.
@@ -187,9 +187,9 @@ func (c *compiler) choose(f *composeFile) ([]string, error) {
 }
 
 var (
-	pathInError    = regexp.MustCompile(`\b(?:services|jobs|secrets|configs|networks|volumes|models|include|name)(?:\.[A-Za-z0-9_.\[\]-]+)?`)
-	serviceInError = regexp.MustCompile(`service "([^"]+)"`)
-	keysInError    = regexp.MustCompile(`additional properties ('[^']*'(?:, '[^']*')*) not allowed`)
+	pathInError    = lazyregexp.New(`\b(?:services|jobs|secrets|configs|networks|volumes|models|include|name)(?:\.[A-Za-z0-9_.\[\]-]+)?`)
+	serviceInError = lazyregexp.New(`service "([^"]+)"`)
+	keysInError    = lazyregexp.New(`additional properties ('[^']*'(?:, '[^']*')*) not allowed`)
 )
 
 // explain reports what compose-go says is wrong, where that is.

@@ -4,11 +4,11 @@ import (
 	"errors"
 	"io/fs"
 	"maps"
-	"regexp"
 	"strings"
 
 	"github.com/compose-spec/compose-go/v2/dotenv"
 
+	"github.com/pipegen/pipegen/internal/lazyregexp"
 	"github.com/pipegen/pipegen/pkg/failure"
 )
 
@@ -45,7 +45,7 @@ func withFile(env map[string]string, file string) (map[string]string, error) {
 
 // Where the library says what is wrong it quotes the line, which may hold a
 // secret.
-var wrongLine = regexp.MustCompile(`^line (\d+): (unexpected character|unterminated quoted value|key cannot contain a space)`)
+var wrongLine = lazyregexp.New(`^line (\d+): (unexpected character|unterminated quoted value|key cannot contain a space)`)
 
 func readEnvironment(text string, env map[string]string) (map[string]string, error) {
 	vars, err := dotenv.UnmarshalWithLookup(text, func(name string) (string, bool) {

@@ -4,10 +4,10 @@ import (
 	"fmt"
 	"path"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/pipegen/pipegen/internal/lazyregexp"
 	"github.com/pipegen/pipegen/pkg/config"
 	"github.com/pipegen/pipegen/pkg/engine"
 	"github.com/pipegen/pipegen/pkg/failure"
@@ -36,7 +36,7 @@ type made struct {
 // Limits of the OCI distribution specification, and of plans.
 const maxTag = 128
 
-var validName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
+var validName = lazyregexp.New(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
 
 // nameOf is the name of the image of a config.yaml.
 func (c *compiler) nameOf(to target) string {

@@ -63,7 +63,7 @@ func buildPipegen(ctx context.Context, root, arch, path string, log io.Writer) e
 	if err != nil {
 		version = []byte("unknown")
 	}
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath",
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags=grpcnotrace", // as make build does
 		"-ldflags=-s -w -X main.version="+strings.TrimSpace(string(version)), "-o", path, "./cmd/pipegen")
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/go-jose/go-jose/v4/json"
 
+	"github.com/pipegen/pipegen/internal/lazyregexp"
 	"github.com/pipegen/pipegen/pkg/failure"
 	"github.com/pipegen/pipegen/pkg/glob"
 	"github.com/pipegen/pipegen/pkg/quote"
@@ -46,7 +46,7 @@ type Rule struct {
 }
 
 // placeholder finds {claim} in a text.
-var placeholder = regexp.MustCompile(`\{([A-Za-z0-9_.:/-]+)\}`)
+var placeholder = lazyregexp.New(`\{([A-Za-z0-9_.:/-]+)\}`)
 
 // identities are the claims that a name is taken from if a rule has none.
 var identities = []string{"project_path", "repository", "sub"}
@@ -273,7 +273,7 @@ func (c claims) expand(text string, fit func(name, value string) (string, error)
 
 // repositoryNames are what repositories are called: of it no glob can be made,
 // nor a way up.
-var repositoryNames = regexp.MustCompile(`^[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*$`)
+var repositoryNames = lazyregexp.New(`^[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*$`)
 
 // repositoryPart makes a claim a part of a repository's name, as the registries
 // of GitLab and GitHub do: in small letters.

@@ -11,11 +11,11 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/pipegen/pipegen/internal/lazyregexp"
 	"github.com/pipegen/pipegen/pkg/api"
 	"github.com/pipegen/pipegen/pkg/controller"
 	"github.com/pipegen/pipegen/pkg/controller/blob"
@@ -31,7 +31,7 @@ const maxConfig = 1 << 20
 
 // contextKey is where the original's client puts contexts. Nothing else of the
 // bucket may be named.
-var contextKey = regexp.MustCompile(`^repos/[0-9A-Za-z_-]{1,128}/repo\.tar\.gz$`)
+var contextKey = lazyregexp.New(`^repos/[0-9A-Za-z_-]{1,128}/repo\.tar\.gz$`)
 
 // build takes POST /build?context_key=&service_name=.
 func (s *Server) build(w http.ResponseWriter, r *http.Request, c *call) error {

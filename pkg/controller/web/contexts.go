@@ -2,14 +2,14 @@ package web
 
 import (
 	"net/http"
-	"regexp"
 	"time"
 
+	"github.com/pipegen/pipegen/internal/lazyregexp"
 	"github.com/pipegen/pipegen/pkg/api"
 	"github.com/pipegen/pipegen/pkg/failure"
 )
 
-var digestPattern = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+var digestPattern = lazyregexp.New(`^sha256:[0-9a-f]{64}$`)
 
 func checkDigest(digest string) error {
 	if !digestPattern.MatchString(digest) {

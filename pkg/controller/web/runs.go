@@ -3,10 +3,10 @@ package web
 import (
 	"cmp"
 	"net/http"
-	"regexp"
 	"strconv"
 	"strings"
 
+	"github.com/pipegen/pipegen/internal/lazyregexp"
 	"github.com/pipegen/pipegen/pkg/api"
 	"github.com/pipegen/pipegen/pkg/controller"
 	"github.com/pipegen/pipegen/pkg/controller/access"
@@ -134,7 +134,7 @@ func (s *Server) listRuns(w http.ResponseWriter, r *http.Request, c *call) error
 	return answer(w, http.StatusOK, list)
 }
 
-var runID = regexp.MustCompile(`^[0-9a-z]{1,32}$`)
+var runID = lazyregexp.New(`^[0-9a-z]{1,32}$`)
 
 // run gives the run that the path names if the principal may see it.
 func (s *Server) run(r *http.Request, c *call) (api.Run, error) {

@@ -4,11 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"regexp"
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	"github.com/pipegen/pipegen/internal/lazyregexp"
 	"github.com/pipegen/pipegen/pkg/failure"
 	"github.com/pipegen/pipegen/pkg/quote"
 )
@@ -36,12 +36,12 @@ func isQuota(err error) bool {
 }
 
 var (
-	quotaPattern  = regexp.MustCompile(`exceeded quota: ([^,]+), requested: (.+), used: (.+), limited: (.+)`)
-	mustSay       = regexp.MustCompile(`failed quota: ([^:]+): must specify (.+?)(?: for: .*)?$`)
-	mayNot        = regexp.MustCompile(`User "([^"]*)" cannot (\w+) resource "([^"]*)"`)
-	podSecurity   = regexp.MustCompile(`violates PodSecurity "([^"]*)": (.*)`)
-	terminating   = regexp.MustCompile(`namespace (\S+) .*being terminated`)
-	requestPrefix = regexp.MustCompile(`^(?:Get|Post|Put|Delete) "[^"]*": `)
+	quotaPattern  = lazyregexp.New(`exceeded quota: ([^,]+), requested: (.+), used: (.+), limited: (.+)`)
+	mustSay       = lazyregexp.New(`failed quota: ([^:]+): must specify (.+?)(?: for: .*)?$`)
+	mayNot        = lazyregexp.New(`User "([^"]*)" cannot (\w+) resource "([^"]*)"`)
+	podSecurity   = lazyregexp.New(`violates PodSecurity "([^"]*)": (.*)`)
+	terminating   = lazyregexp.New(`namespace (\S+) .*being terminated`)
+	requestPrefix = lazyregexp.New(`^(?:Get|Post|Put|Delete) "[^"]*": `)
 )
 
 // explain says in plain words what an API server answered, or that it did not.

@@ -3,7 +3,6 @@ package kubernetes
 import (
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -11,6 +10,7 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/pipegen/pipegen/internal/lazyregexp"
 	"github.com/pipegen/pipegen/pkg/quote"
 	"github.com/pipegen/pipegen/pkg/runner"
 )
@@ -232,8 +232,8 @@ func (v view) alive(p *corev1.Pod) runner.AgentStatus {
 }
 
 var (
-	noSuchSecret = regexp.MustCompile(`secret "([^"]*)" not found`)
-	noSuchMap    = regexp.MustCompile(`configmap "([^"]*)" not found`)
+	noSuchSecret = lazyregexp.New(`secret "([^"]*)" not found`)
+	noSuchMap    = lazyregexp.New(`configmap "([^"]*)" not found`)
 )
 
 // unprepared says why a node cannot prepare a pod.
@@ -374,7 +374,7 @@ func outOfMemory(p *corev1.Pod) runner.AgentStatus {
 	return lost(fmt.Sprintf("it was killed for want of memory on node %s (OOMKilled)", p.Spec.NodeName), "say how much the build needs: resources.memory")
 }
 
-var lowOn = regexp.MustCompile(`low on resource: ([\w-]+)`)
+var lowOn = lazyregexp.New(`low on resource: ([\w-]+)`)
 
 // evicted says why a node has ended a pod: for its own want, or as the pod took
 // more disk than it may.
