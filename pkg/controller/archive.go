@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"sort"
 	"time"
 
@@ -29,6 +28,9 @@ type frame struct {
 	first  int64 // number of its first line
 	offset int64 // in the blob
 }
+
+// gather is how long to wait for the ends of other runs when one has ended.
+const gather = 200 * time.Millisecond
 
 // archiveLogs moves the logs of ended runs from the database to the blob
 // store, until ctx ends.
@@ -57,6 +59,7 @@ func (c *Controller) archiveLogs(ctx context.Context) {
 		t := time.NewTimer(wait)
 		select {
 		case <-wake:
+			pause(ctx, gather)
 		case <-t.C:
 		case <-ctx.Done():
 		}
@@ -81,51 +84,36 @@ func (c *Controller) archiveSome(ctx context.Context) (more bool, err error) {
 	for _, run := range fresh {
 		if err := c.archiveLog(ctx, run); err != nil {
 			faults = append(faults, fmt.Errorf("the log of run %s: %w", run, err))
-			continue
 		}
-		leaving = append(leaving, run)
 	}
 	for _, run := range leaving {
-		if err := c.dropRows(ctx, run); err != nil {
+		if err := c.dropRows(ctx, run, false, nil); err != nil {
 			return false, err
 		}
 	}
-	return len(leaving) >= some && len(faults) == 0, errors.Join(faults...)
+	return len(fresh)+len(leaving) >= some && len(faults) == 0, errors.Join(faults...)
 }
 
 // archiveLog writes the log of a run to the blob store.
 func (c *Controller) archiveLog(ctx context.Context, run string) error {
-	f, err := os.CreateTemp("", "pipegen-log-")
+	var packed spool
+	defer packed.close()
+	index, size, err := c.compressLog(ctx, run, &packed)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	if err := os.Remove(f.Name()); err != nil {
-		return err
-	}
-	index, size, err := c.compressLog(ctx, run, f)
+	log, err := packed.reader()
 	if err != nil {
 		return err
 	}
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
+	if err := c.o.Blobs.Put(ctx, logKey(run), log, size); err != nil {
 		return err
 	}
-	if err := c.o.Blobs.Put(ctx, logKey(run), f, size); err != nil {
-		return err
-	}
-	return c.o.Store.Write(ctx, onRun(run), func(tx *store.Tx) error {
-		_, err := tx.SetLog(run, store.LogRows, store.LogLeaving, index)
-		return err
-	})
+	return c.dropRows(ctx, run, true, index)
 }
 
 // compressLog writes the log of a run to w in frames, and gives their index.
 func (c *Controller) compressLog(ctx context.Context, run string, w io.Writer) (index []byte, size int64, err error) {
-	enc, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(frameSize))
-	if err != nil {
-		return nil, 0, err
-	}
-	defer func() { _ = enc.Close() }() // writes nothing: it has no writer
 	var lines, packed []byte
 	var pos, first, entry, place int64 // entry and place: what the index says last
 	flush := func() error {
@@ -135,7 +123,7 @@ func (c *Controller) compressLog(ctx context.Context, run string, w io.Writer) (
 		index = binary.AppendUvarint(index, uint64(first-entry)) //nolint:gosec // they grow
 		index = binary.AppendUvarint(index, uint64(size-place))  //nolint:gosec // they grow
 		entry, place = first, size
-		packed = enc.EncodeAll(lines, packed[:0])
+		packed = c.codec.frames.EncodeAll(lines, packed[:0])
 		n, err := w.Write(packed)
 		size += int64(n)
 		lines, first = lines[:0], pos
@@ -169,21 +157,23 @@ func (c *Controller) compressLog(ctx context.Context, run string, w io.Writer) (
 }
 
 // dropRows deletes a log from the database that is in the blob store. It does
-// so a little at a time: others want to write too.
-func (c *Controller) dropRows(ctx context.Context, run string) error {
+// so a little at a time: others want to write too. fresh: it has just come there,
+// with this index.
+func (c *Controller) dropRows(ctx context.Context, run string, fresh bool, index []byte) error {
 	const some = 200
-	for {
+	for ; ; fresh = false {
 		var n int64
 		if err := c.o.Store.Write(ctx, onRun(run), func(tx *store.Tx) (err error) {
+			n = 0
+			if fresh {
+				if moved, err := tx.SetLog(run, store.LogRows, store.LogLeaving, index); err != nil || !moved {
+					return err // another controller was faster
+				}
+			}
 			if n, err = tx.DropChunks(run, some); err != nil || n == some {
 				return err
 			}
-			index, err := tx.LogIndex(run)
-			if err != nil {
-				return err
-			}
-			_, err = tx.SetLog(run, store.LogLeaving, store.LogBlob, index)
-			return err
+			return tx.MoveLog(run, store.LogLeaving, store.LogBlob)
 		}); err != nil || n < some {
 			return err
 		}

@@ -15,10 +15,25 @@ import (
 // others, log lines and events, becomes known when it is durable.
 type change struct {
 	*store.Tx
-	c    *Controller
-	now  time.Time
-	runs map[string]*store.Run
-	said []*speech // by run, in the order in which they spoke first
+	c      *Controller
+	now    time.Time
+	runs   map[string]*keptRun
+	images map[imageOf]*store.Image
+	tasks  map[imageOf][]store.Task // of images, as they were read; once each
+	said   []*speech                // by run, in the order in which they spoke first
+}
+
+// keptRun is a run as it is to be written at the end of a change.
+type keptRun struct {
+	store.Run
+	changed bool // what else than its log
+	longer  bool // its log
+}
+
+// imageOf says which image of which run.
+type imageOf struct {
+	run      string
+	position int
 }
 
 // speech is what a change says in the log of a run.
@@ -42,7 +57,7 @@ func (c *Controller) change(ctx context.Context, keys []store.Key, fn func(*chan
 // changing makes fn what a transaction runs.
 func (c *Controller) changing(fn func(*change) error) func(*store.Tx) error {
 	return func(tx *store.Tx) error {
-		ch := &change{Tx: tx, c: c, now: c.o.Now().UTC().Truncate(time.Microsecond), runs: map[string]*store.Run{}}
+		ch := &change{Tx: tx, c: c, now: c.o.Now().UTC().Truncate(time.Microsecond), runs: map[string]*keptRun{}, images: map[imageOf]*store.Image{}, tasks: map[imageOf][]store.Task{}}
 		if err := fn(ch); err != nil {
 			return err
 		}
@@ -54,6 +69,9 @@ func (c *Controller) changing(fn func(*change) error) func(*store.Tx) error {
 			}
 		}
 		for _, r := range ch.runs {
+			if err := ch.keep(r); err != nil {
+				return err
+			}
 			if r.State.Ended() {
 				tx.After(func() { c.hub.finish(r.ID) })
 			}
@@ -65,8 +83,19 @@ func (c *Controller) changing(fn func(*change) error) func(*store.Tx) error {
 // onRun is the key of a run.
 func onRun(id string) []store.Key { return []store.Key{store.OnRun(id)} }
 
-// run gives a run; every caller in this change gets the same one.
-func (ch *change) run(id string) (*store.Run, error) {
+// keep writes what has changed of a run.
+func (ch *change) keep(r *keptRun) error {
+	switch {
+	case r.changed:
+		return ch.SaveRun(&r.Run)
+	case r.longer:
+		return ch.SetLines(r.ID, r.Lines)
+	}
+	return nil
+}
+
+// kept gives a run; every caller in this change gets the same one.
+func (ch *change) kept(id string) (*keptRun, error) {
 	if r, ok := ch.runs[id]; ok {
 		return r, nil
 	}
@@ -74,8 +103,109 @@ func (ch *change) run(id string) (*store.Run, error) {
 	if err != nil {
 		return nil, err
 	}
-	ch.runs[id] = &r
-	return &r, nil
+	ch.runs[id] = &keptRun{Run: r}
+	return ch.runs[id], nil
+}
+
+// run is kept for who only reads the run, or has it saved.
+func (ch *change) run(id string) (*store.Run, error) {
+	r, err := ch.kept(id)
+	if err != nil {
+		return nil, err
+	}
+	return &r.Run, nil
+}
+
+// save has a run written at the end of the change.
+func (ch *change) save(run *store.Run) { ch.runs[run.ID].changed = true }
+
+// image gives an image of a run; every caller in this change gets the same one.
+func (ch *change) image(run string, position int) (*store.Image, error) {
+	if img, ok := ch.images[imageOf{run, position}]; ok {
+		return img, nil
+	}
+	img, err := ch.Image(run, position)
+	if err != nil {
+		return nil, err
+	}
+	return ch.same(&img), nil
+}
+
+// same gives what this change knows of an image that it has read, perhaps again.
+func (ch *change) same(img *store.Image) *store.Image {
+	of := imageOf{img.Run, img.Position}
+	if known, ok := ch.images[of]; ok {
+		return known
+	}
+	ch.images[of] = img
+	return img
+}
+
+// task gives a task, and reads what it is of.
+func (ch *change) task(id string) (*store.Task, error) {
+	w, err := ch.Work(id)
+	if err != nil {
+		return nil, err
+	}
+	ch.know(&w)
+	return &w.Task, nil
+}
+
+// taskOfImage is task for a task that is about to end: it reads the others of its
+// image too.
+func (ch *change) taskOfImage(id string) (*store.Task, error) {
+	w, tasks, err := ch.WorkOfImage(runOf(id), id)
+	if err != nil {
+		return nil, err
+	}
+	ch.know(&w)
+	ch.tasks[imageOf{w.Run.ID, w.Image.Position}] = tasks
+	return &w.Task, nil
+}
+
+// others gives the tasks of an image one of which has just ended.
+func (ch *change) others(ended *store.Task) ([]store.Task, error) {
+	of := imageOf{ended.Run, ended.Image}
+	tasks, ok := ch.tasks[of]
+	if !ok {
+		return ch.ImageTasks(ended.Run, ended.Image)
+	}
+	delete(ch.tasks, of)
+	for i := range tasks {
+		if tasks[i].ID == ended.ID {
+			tasks[i] = *ended
+		}
+	}
+	return tasks, nil
+}
+
+// know notes what a task is of.
+func (ch *change) know(w *store.Work) {
+	if ch.runs[w.Run.ID] == nil {
+		ch.runs[w.Run.ID] = &keptRun{Run: w.Run}
+	}
+	ch.same(&w.Image)
+}
+
+// begin says that the run and the image of a task have begun, if they had not.
+func (ch *change) begin(t *store.Task) (*store.Image, error) {
+	run, err := ch.run(t.Run)
+	if err != nil {
+		return nil, err
+	}
+	img, err := ch.image(t.Run, t.Image)
+	if err != nil {
+		return nil, err
+	}
+	if run.State == api.Queued {
+		run.State, run.Started = api.Running, later(ch.now, run.Created)
+		ch.save(run)
+	}
+	if img.State == api.Queued {
+		img.State = api.Running
+		return img, ch.SaveImage(img)
+	}
+	return img, nil
 }
 
 // say adds a line of the controller's own to the log of a run.
@@ -95,11 +225,13 @@ func (ch *change) say(run string, about subject, level, format string, args ...a
 
 // append adds encoded lines to the log of a run.
 func (ch *change) append(run, build string, pieces []piece) error {
+	r, err := ch.kept(run)
+	if err != nil {
+		return err
+	}
 	for _, p := range pieces {
-		first, err := ch.NumberLines(run, p.count)
-		if err != nil {
-			return err
-		}
+		first := r.Lines
+		r.Lines, r.longer = r.Lines+int64(p.count), true
 		if err := ch.AddChunk(&store.Chunk{Run: run, First: first, Count: p.count, Build: build, Data: p.data}); err != nil {
 			return err
 		}
@@ -148,7 +280,7 @@ func (ch *change) end(t *store.Task, to api.State, reason string) error {
 	if err != nil {
 		return err
 	}
-	img, err := ch.Image(t.Run, t.Image)
+	img, err := ch.image(t.Run, t.Image)
 	if err != nil {
 		return err
 	}
@@ -173,7 +305,7 @@ func (ch *change) end(t *store.Task, to api.State, reason string) error {
 		ch.say(t.Run, of, "info", "succeeded%s", prefixed(": ", t.Digest))
 	}
 	ch.After(func() { poke(ch.c.wakes) }) // a place is free
-	return ch.settle(run, &img)
+	return ch.settle(run, img, t)
 }
 
 func prefixed(prefix, s string) string {
@@ -209,11 +341,11 @@ func (ch *change) again(t *store.Task, wait time.Duration) error {
 }
 
 // settle goes on with an image one of whose tasks has ended.
-func (ch *change) settle(run *store.Run, img *store.Image) error {
+func (ch *change) settle(run *store.Run, img *store.Image, ended *store.Task) error {
 	if img.State.Ended() {
 		return nil
 	}
-	tasks, err := ch.ImageTasks(run.ID, img.Position)
+	tasks, err := ch.others(ended)
 	if err != nil {
 		return err
 	}
@@ -274,27 +406,31 @@ func (ch *change) endImage(run *store.Run, img *store.Image, state api.State, re
 			return err
 		}
 		run.Unended--
+		if run.Images == 1 {
+			break
+		}
 		dependents, err := ch.Dependents(run.ID, e.img.Position)
 		if err != nil {
 			return err
 		}
-		for _, d := range dependents {
+		for i := range dependents {
+			d := ch.same(&dependents[i])
 			switch {
 			case d.State.Ended() || slices.ContainsFunc(queue, func(e ending) bool { return e.img.Position == d.Position }):
 			case e.state == api.Succeeded:
 				d.Missing--
-				if err := ch.SaveImage(&d); err != nil {
+				if err := ch.SaveImage(d); err != nil {
 					return err
 				}
 				if d.Missing == 0 && !run.Serial {
-					if err := ch.admit(&d); err != nil {
+					if err := ch.admit(d); err != nil {
 						return err
 					}
 				}
 			case e.state == api.Failed:
-				queue = append(queue, ending{&d, api.Cancelled, "needs " + e.img.Name + ", which failed"})
+				queue = append(queue, ending{d, api.Cancelled, "needs " + e.img.Name + ", which failed"})
 			default:
-				queue = append(queue, ending{&d, api.Cancelled, "needs " + e.img.Name + ", which was cancelled"})
+				queue = append(queue, ending{d, api.Cancelled, "needs " + e.img.Name + ", which was cancelled"})
 			}
 		}
 	}
@@ -306,7 +442,8 @@ func (ch *change) endImage(run *store.Run, img *store.Image, state api.State, re
 			return err
 		}
 	}
-	return ch.SaveRun(run)
+	ch.save(run)
+	return nil
 }
 
 func either(cond bool, yes, no string) string {
@@ -345,7 +482,7 @@ func (ch *change) cancelQueued(run string, image int, reason string) error {
 
 // endRun ends a run whose images have all ended.
 func (ch *change) endRun(run *store.Run) error {
-	count, err := ch.CountImages(run.ID)
+	count, err := ch.countImages(run)
 	if err != nil {
 		return err
 	}
@@ -381,7 +518,16 @@ func (ch *change) endRun(run *store.Run) error {
 		ch.c.plans.drop(e.Run)
 		poke(ch.c.archive)
 	})
-	return ch.SaveRun(run)
+	ch.save(run)
+	return nil
+}
+
+// countImages gives how many images of a run are in each state.
+func (ch *change) countImages(run *store.Run) (map[api.State]int, error) {
+	if img := ch.images[imageOf{run.ID, 0}]; run.Images == 1 && img != nil && img.State.Ended() {
+		return map[api.State]int{img.State: 1}, nil
+	}
+	return ch.CountImages(run.ID)
 }
 
 var verdicts = map[api.State]string{api.Succeeded: "succeeded", api.Failed: "failed", api.Cancelled: "was cancelled"}
@@ -418,7 +564,8 @@ func (ch *change) stop(run *store.Run, state api.State, why string) error {
 	run.Unended = count[api.Queued] + count[api.Running]
 	ch.After(func() { poke(ch.c.pokes); poke(ch.c.wakes) })
 	if run.Unended > 0 {
-		return ch.SaveRun(run)
+		ch.save(run)
+		return nil
 	}
 	return ch.endRun(run)
 }

@@ -46,6 +46,7 @@ type Controller struct {
 	plans   planCache
 	hub     hub
 	uploads keyed // by digest
+	claims  claims
 
 	wakes   chan struct{} // there may be something to start
 	pokes   chan struct{} // tasks were told to stop

@@ -184,8 +184,8 @@ func skipLines(lines []byte, n int64) []byte {
 
 // codec compresses and decompresses. It is safe for concurrent use.
 type codec struct {
-	in  *zstd.Encoder
-	out *zstd.Decoder
+	in, frames *zstd.Encoder // of what the store keeps, and of archived logs
+	out        *zstd.Decoder
 }
 
 func newCodec() (codec, error) {
@@ -193,8 +193,12 @@ func newCodec() (codec, error) {
 	if err != nil {
 		return codec{}, err
 	}
+	frames, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(frameSize))
+	if err != nil {
+		return codec{}, err
+	}
 	out, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderMaxMemory(1<<30))
-	return codec{in, out}, err
+	return codec{in, frames, out}, err
 }
 
 // pack compresses, if that is worth it.

@@ -49,9 +49,12 @@ func runTime(id string) (time.Time, bool) {
 }
 
 // onTask is the key of the run that a task is of.
-func onTask(id string) []store.Key {
-	run, _, _ := strings.Cut(id, "-")
-	return []store.Key{store.OnRun(run)}
+func onTask(id string) []store.Key { return onRun(runOf(id)) }
+
+// runOf is the run that a task is of.
+func runOf(task string) string {
+	run, _, _ := strings.Cut(task, "-")
+	return run
 }
 
 // taskID makes the id of a task.

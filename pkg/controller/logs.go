@@ -141,16 +141,16 @@ func (c *Controller) AppendLog(ctx context.Context, task string, l api.TaskLog) 
 	if l.From < 0 {
 		return api.LogAck{}, failure.Input("logs begin with line 0, not %d", l.From)
 	}
-	var seen store.Task
-	if err := c.o.Store.Read(ctx, func(tx *store.Tx) (err error) { seen, err = tx.Task(task); return err }); err != nil {
+	seen, err := c.claimed(ctx, task)
+	if err != nil {
 		return api.LogAck{}, fmt.Errorf("task %s: %w", task, err)
 	}
-	l.Lines = within(l.Lines, seen.Changed, c.o.Now())
-	known := min(max(seen.Lines-l.From, 0), int64(len(l.Lines)))
-	encoded := c.codec.encode(subject{build: seen.Build}, l.Lines[known:])
+	l.Lines = within(l.Lines, seen.since, c.o.Now())
+	known := min(max(seen.lines-l.From, 0), int64(len(l.Lines)))
+	encoded := c.codec.encode(subject{build: seen.build}, l.Lines[known:])
 	var next int64
-	err := c.change(ctx, onTask(task), func(ch *change) error {
-		t, err := ch.Task(task)
+	err = c.change(ctx, onTask(task), func(ch *change) error {
+		t, err := ch.task(task)
 		if err != nil {
 			return fmt.Errorf("task %s: %w", task, err)
 		}
@@ -191,6 +191,9 @@ func (c *Controller) AppendLog(ctx context.Context, task string, l api.TaskLog) 
 		ch.After(func() { c.o.Observe(e) })
 		return ch.Received(task, end, t.Bytes+size)
 	})
+	if err == nil {
+		c.claims.received(task, next)
+	}
 	return api.LogAck{Next: next}, err
 }
 

@@ -24,17 +24,18 @@ type planCache struct {
 }
 
 type cachedPlan struct {
-	plan *plan.Plan
-	size int
+	plan   *plan.Plan
+	sealed []byte // what is secret of the run
+	size   int
 }
 
-func (c *planCache) get(run string) *plan.Plan {
+func (c *planCache) get(run string) cachedPlan {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.plans[run].plan
+	return c.plans[run]
 }
 
-func (c *planCache) put(run string, p *plan.Plan, size int) {
+func (c *planCache) put(run string, p cachedPlan) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.plans == nil {
@@ -43,9 +44,9 @@ func (c *planCache) put(run string, p *plan.Plan, size int) {
 	if _, ok := c.plans[run]; ok {
 		return
 	}
-	c.plans[run] = cachedPlan{p, size}
+	c.plans[run] = p
 	c.order = append(c.order, run)
-	for c.size += size; c.size > cachedPlans && len(c.order) > 1; c.order = c.order[1:] {
+	for c.size += p.size; c.size > cachedPlans && len(c.order) > 1; c.order = c.order[1:] {
 		c.size -= c.plans[c.order[0]].size
 		delete(c.plans, c.order[0])
 	}
@@ -70,23 +71,31 @@ func (c *Controller) Plan(ctx context.Context, run string) (*plan.Plan, error) {
 
 // plan gives the plan of a run, which is shared and not to be changed.
 func (c *Controller) plan(ctx context.Context, run string) (*plan.Plan, error) {
-	if p := c.plans.get(run); p != nil {
+	p, err := c.inputs(ctx, run)
+	return p.plan, err
+}
+
+// inputs gives what a run works with.
+func (c *Controller) inputs(ctx context.Context, run string) (cachedPlan, error) {
+	if p := c.plans.get(run); p.plan != nil {
 		return p, nil
 	}
-	var packed []byte
-	err := c.o.Store.Read(ctx, func(tx *store.Tx) (err error) { packed, _, err = tx.Inputs(run); return err })
+	var none cachedPlan
+	var packed, sealed []byte
+	err := c.o.Store.Ask(ctx, func(tx *store.Tx) (err error) { packed, sealed, err = tx.Inputs(run); return err })
 	if errors.Is(err, ErrNotFound) {
-		return nil, fmt.Errorf("%w: what run %s works with has expired", ErrGone, run)
+		return none, fmt.Errorf("%w: what run %s works with has expired", ErrGone, run)
 	}
 	if err != nil {
-		return nil, err
+		return none, err
 	}
 	p, err := c.decodePlan(packed)
 	if err != nil {
-		return nil, fmt.Errorf("the plan of run %s: %w", run, err)
+		return none, fmt.Errorf("the plan of run %s: %w", run, err)
 	}
-	c.plans.put(run, p, len(packed))
-	return p, nil
+	in := cachedPlan{p, sealed, len(packed) + len(sealed)}
+	c.plans.put(run, in)
+	return in, nil
 }
 
 func (c *Controller) decodePlan(packed []byte) (*plan.Plan, error) {

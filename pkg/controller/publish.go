@@ -36,24 +36,24 @@ func (c *Controller) publish(k *care) {
 		return
 	}
 	err = c.insist(onTask(k.task), func(ch *change) error {
-		t, err := ch.Task(k.task)
+		t, err := ch.task(k.task)
 		if err != nil || t.State != api.Publishing || t.Owner != c.o.Instance {
 			return err
 		}
-		img, err := ch.Image(t.Run, t.Image)
+		img, err := ch.image(t.Run, t.Image)
 		if err != nil {
 			return err
 		}
 		img.Published = text
-		if err := ch.SaveImage(&img); err != nil {
+		if err := ch.SaveImage(img); err != nil {
 			return err
 		}
 		t.Digest = pub.Digest
 		for _, tag := range pub.Kept {
 			ch.say(t.Run, subject{image: img.Name}, "warning", "left the tag %s where it is: %s", tag.Tag, words(tag.Reason, ""))
 		}
-		ch.say(t.Run, about(&t, img.Name, api.Succeeded), "info", "published %s%s@%s", pub.Repository, prefixed(":", strings.Join(pub.Tags, ", ")), pub.Digest)
-		return ch.end(&t, api.Succeeded, "")
+		ch.say(t.Run, about(t, img.Name, api.Succeeded), "info", "published %s%s@%s", pub.Repository, prefixed(":", strings.Join(pub.Tags, ", ")), pub.Digest)
+		return ch.end(t, api.Succeeded, "")
 	})
 	if err != nil && c.life.Err() == nil {
 		c.log.Error("noting what was published", "task", k.task, "err", err)
@@ -84,34 +84,28 @@ func again(err error) bool {
 // join joins the builds of an image and tags them.
 func (c *Controller) join(k *care) (plan.Published, error) {
 	var none plan.Published
-	var t store.Task
-	var img store.Image
+	var w store.Work
 	var tasks []store.Task
-	var sealed []byte
 	if err := c.o.Store.Read(k.ctx, func(tx *store.Tx) (err error) {
-		if t, err = tx.Task(k.task); err != nil {
+		if w, err = tx.Work(k.task); err != nil {
 			return err
 		}
-		if img, err = tx.Image(t.Run, t.Image); err != nil {
-			return err
-		}
-		if tasks, err = tx.ImageTasks(t.Run, t.Image); err != nil {
-			return err
-		}
-		_, sealed, err = tx.Inputs(t.Run)
+		tasks, err = tx.ImageTasks(w.Run.ID, w.Image.Position)
 		return err
 	}); err != nil {
 		return none, err
 	}
-	p, err := c.plan(k.ctx, t.Run)
+	t, img := &w.Task, &w.Image
+	in, err := c.inputs(k.ctx, t.Run)
 	if err != nil {
 		return none, err
 	}
+	p := in.plan
 	of, ok := p.Image(img.Name)
 	if !ok {
 		return none, fmt.Errorf("the plan has no image %s", img.Name)
 	}
-	secret, err := c.unseal(sealed)
+	secret, err := c.unseal(in.sealed)
 	if err != nil {
 		return none, err
 	}

@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -68,15 +67,20 @@ func (c *Controller) startSome(ctx context.Context) (more bool, err error) {
 		if err := ch.Lock(keys...); err != nil {
 			return err
 		}
+		ids := make([]string, len(chosen))
 		for i := range chosen {
-			t, err := ch.Task(chosen[i].ID)
-			if errors.Is(err, ErrNotFound) || err == nil && (t.State != api.Queued || !t.Ready) {
+			ids[i] = chosen[i].ID
+		}
+		works, err := ch.Works(ids)
+		if err != nil {
+			return err
+		}
+		for _, id := range ids {
+			i := slices.IndexFunc(works, func(w store.Work) bool { return w.Task.ID == id })
+			if i < 0 || works[i].Task.State != api.Queued || !works[i].Task.Ready {
 				continue // its run was stopped meanwhile
 			}
-			if err != nil {
-				return err
-			}
-			k, err := c.takeTask(ch, &t)
+			k, err := c.takeTask(ch, &works[i])
 			taken = append(taken, k)
 			if err != nil {
 				return err
@@ -94,27 +98,23 @@ func (c *Controller) startSome(ctx context.Context) (more bool, err error) {
 	return more, nil
 }
 
+// queues are the runners of this controller, and none: that of publications.
+func (c *Controller) queues() []string { return append(runners(c.o), "") }
+
 // waiting says whether there is any task to start, places or not.
 func (c *Controller) waiting(ctx context.Context) (something bool, err error) {
-	err = c.o.Store.Read(ctx, func(tx *store.Tx) error {
-		for _, runner := range append(runners(c.o), "") {
-			if _, err := tx.NextSubmitter(runner, ""); !errors.Is(err, ErrNotFound) {
-				something = true
-				return err
-			}
-		}
-		return nil
-	})
+	err = c.o.Store.Ask(ctx, func(tx *store.Tx) (err error) { something, err = tx.Waits(c.queues()); return err })
 	return something, err
 }
 
 // choose chooses the tasks to start now; full: there may be more.
 func (c *Controller) choose(ch *change) (chosen []store.Task, full bool, err error) {
-	shares, err := ch.Active()
+	queues := c.queues()
+	shares, submitters, err := ch.Look(queues)
 	if err != nil {
 		return nil, false, err
 	}
-	q := queue{c: c, ch: ch, used: map[string]int{}, running: map[string]int{}}
+	q := queue{c: c, used: map[string]int{}, running: map[string]int{}}
 	for _, s := range shares {
 		// Other controllers have places of their own for what happens here.
 		if s.Owner == c.o.Instance || s.Runner != "" && !slices.Contains(c.o.Local, s.Runner) {
@@ -124,11 +124,22 @@ func (c *Controller) choose(ch *change) (chosen []store.Task, full bool, err err
 			q.running[s.Submitter] += s.N
 		}
 	}
-	for _, runner := range append(runners(c.o), "") {
-		tasks, err := q.take(runner)
-		if err != nil {
-			return nil, false, err
+	var heads []store.Head
+	for i, runner := range queues {
+		heads = append(heads, q.heads(runner, submitters[i])...)
+	}
+	all, err := ch.Heads(heads, ch.now, longestBackoff)
+	if err != nil {
+		return nil, false, err
+	}
+	for _, runner := range queues {
+		first := map[string][]store.Task{}
+		for i, h := range heads {
+			if h.Runner == runner && len(all[i]) > 0 {
+				first[h.Submitter] = all[i]
+			}
 		}
+		tasks := q.take(runner, first)
 		full = full || len(tasks) == atOnce
 		chosen = append(chosen, tasks...)
 	}
@@ -137,19 +148,19 @@ func (c *Controller) choose(ch *change) (chosen []store.Task, full bool, err err
 
 // takeTask gives a task to this controller. The care is to be unregistered if
 // the change is not made.
-func (c *Controller) takeTask(ch *change, t *store.Task) (*care, error) {
+func (c *Controller) takeTask(ch *change, w *store.Work) (*care, error) {
+	t := &w.Task
 	k := newCare(t.ID, t.Build == "")
+	k.work = w
 	// Before anybody can see that it is this controller's.
 	c.register(k)
+	ch.know(w)
 	t.Owner = c.o.Instance
-	if err := ch.Begin(t.Run, t.Image, ch.now); err != nil {
+	img, err := ch.begin(t)
+	if err != nil {
 		return k, err
 	}
 	if t.Build == "" {
-		img, err := ch.Image(t.Run, t.Image)
-		if err != nil {
-			return k, err
-		}
 		ch.say(t.Run, about(t, img.Name, api.Publishing), "info", "publishing")
 		return k, ch.move(t, api.Publishing, "")
 	}
@@ -174,14 +185,12 @@ func newToken() (token string, hash []byte) {
 // queue is one look at the queue.
 type queue struct {
 	c       *Controller
-	ch      *change
 	used    map[string]int // places by runner
 	running map[string]int // builds by submitter
 }
 
-// take chooses the tasks that a runner is to start now: by priority, then of
-// those whose submitter has least running, then by age.
-func (q *queue) take(runner string) ([]store.Task, error) {
+// free is how many tasks a runner may start now.
+func (q *queue) free(runner string) int {
 	limits := &q.c.o.Limits
 	free := atOnce
 	if limit, ok := limits.Runner[runner]; ok {
@@ -190,40 +199,28 @@ func (q *queue) take(runner string) ([]store.Task, error) {
 	if runner == "" {
 		free = min(free, limits.Publishing-q.used[""])
 	}
-	if free <= 0 {
-		return nil, nil
-	}
-	heads := map[string][]store.Task{}
-	for submitter := ""; ; {
-		next, err := q.ch.NextSubmitter(runner, submitter)
-		if errors.Is(err, ErrNotFound) {
-			break
-		}
-		if err != nil {
-			return nil, err
-		}
-		submitter = next
+	return free
+}
+
+// heads gives those of the queue that may start on a runner, each submitter's.
+func (q *queue) heads(runner string, submitters []store.Submitter) (heads []store.Head) {
+	free := q.free(runner)
+	for _, s := range submitters {
 		places := free
-		if runner != "" {
-			quota, err := q.ch.Quota(submitter)
-			if err != nil {
-				return nil, err
-			}
-			if quota = cmp.Or(quota, limits.Submitter); quota > 0 {
-				places = min(places, quota-q.running[submitter])
-			}
+		if quota := cmp.Or(s.Quota, q.c.o.Limits.Submitter); runner != "" && quota > 0 {
+			places = min(places, quota-q.running[s.Name])
 		}
-		if places <= 0 {
-			continue
-		}
-		tasks, err := q.ch.Head(runner, submitter, q.ch.now, longestBackoff, places)
-		if err != nil {
-			return nil, err
-		}
-		if len(tasks) > 0 {
-			heads[submitter] = tasks
+		if places > 0 {
+			heads = append(heads, store.Head{Runner: runner, Submitter: s.Name, Limit: places})
 		}
 	}
+	return heads
+}
+
+// take chooses the tasks that a runner is to start now: by priority, then of
+// those whose submitter has least running, then by age.
+func (q *queue) take(runner string, heads map[string][]store.Task) []store.Task {
+	free := q.free(runner)
 	var taken []store.Task
 	for len(taken) < free && len(heads) > 0 {
 		first := slices.MinFunc(slices.Collect(maps.Keys(heads)), func(a, b string) int {
@@ -239,5 +236,5 @@ func (q *queue) take(runner string) ([]store.Task, error) {
 			delete(heads, first)
 		}
 	}
-	return taken, nil
+	return taken
 }

@@ -3,7 +3,9 @@ package controller
 import (
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/hkdf"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -38,6 +40,28 @@ func KeyFile(path string) (Sealer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the key %s: %w", path, err)
 	}
+	return newSealer(key)
+}
+
+// leastSecret is how long a secret is that a key is made from: 43 letters and
+// digits at random are worth 256 bits.
+const leastSecret = 43
+
+// Key seals with AES-256-GCM by a key that is derived (HKDF, RFC 5869) from a
+// secret. One of less than 43 characters is a failure.ErrInput: it has to be
+// random, as nothing makes up for one that can be guessed.
+func Key(secret string) (Sealer, error) {
+	if len(secret) < leastSecret {
+		return nil, failure.WithHint(failure.Input("it is shorter than %d characters", leastSecret), "for example: openssl rand -hex 32")
+	}
+	key, err := hkdf.Key(sha256.New, []byte(secret), nil, "pipegen: secrets at rest", keySize)
+	if err != nil {
+		return nil, err
+	}
+	return newSealer(key)
+}
+
+func newSealer(key []byte) (Sealer, error) {
 	block, err := aes.NewCipher(key)
 	if err != nil {
 		return nil, err

@@ -56,7 +56,7 @@ func (c *Controller) look(ctx context.Context) error {
 	}
 	c.mu.Unlock()
 	var owned []store.Task
-	if err := c.o.Store.Read(ctx, func(tx *store.Tx) (err error) { owned, err = tx.Owned(c.o.Instance); return err }); err != nil {
+	if err := c.o.Store.Ask(ctx, func(tx *store.Tx) (err error) { owned, err = tx.Owned(c.o.Instance); return err }); err != nil {
 		return err
 	}
 	now := time.Now()
@@ -200,7 +200,7 @@ func left(began time.Time, limit time.Duration, now time.Time) time.Duration {
 // monotonic clock; first: they began before this process.
 func (c *Controller) lookAtRuns(ctx context.Context, ends map[string]time.Time, first bool) error {
 	var running []store.Run
-	if err := c.o.Store.Read(ctx, func(tx *store.Tx) (err error) { running, err = tx.Running(); return err }); err != nil {
+	if err := c.o.Store.Ask(ctx, func(tx *store.Tx) (err error) { running, err = tx.Running(); return err }); err != nil {
 		return err
 	}
 	now := time.Now()

@@ -10,7 +10,7 @@ func (tx *Tx) HasContext(digest string) (size int64, err error) {
 
 // UseContext notes that a context is used; ErrNotFound if it is not there.
 func (tx *Tx) UseContext(digest string, now time.Time) error {
-	n, err := tx.exec("UPDATE contexts SET used = ? WHERE digest = ? AND state = 'there'", micros(now), digest)
+	n, err := tx.changed("UPDATE contexts SET used = ? WHERE digest = ? AND state = 'there'", micros(now), digest)
 	if err == nil && n == 0 {
 		return ErrNotFound
 	}
@@ -26,14 +26,14 @@ func (tx *Tx) ContextLeaves(digest string) (bool, error) {
 
 // AddContext notes that a context is there.
 func (tx *Tx) AddContext(digest string, size int64, now time.Time) error {
-	_, err := tx.exec(`INSERT INTO contexts (digest, size, state, used) VALUES (?, ?, 'there', ?)
+	err := tx.exec(`INSERT INTO contexts (digest, size, state, used) VALUES (?, ?, 'there', ?)
 		ON CONFLICT (digest) DO UPDATE SET size = excluded.size, used = excluded.used`, digest, size, micros(now))
 	return err
 }
 
 // DropContext forgets a context.
 func (tx *Tx) DropContext(digest string) error {
-	_, err := tx.exec("DELETE FROM contexts WHERE digest = ?", digest)
+	err := tx.exec("DELETE FROM contexts WHERE digest = ?", digest)
 	return err
 }
 
@@ -54,7 +54,7 @@ func (tx *Tx) LeavingContexts(before time.Time, limit int) ([]string, error) {
 		return nil, err
 	}
 	for _, digest := range old {
-		if _, err := tx.exec("UPDATE contexts SET state = 'leaving' WHERE digest = ? AND"+unused, digest, micros(before)); err != nil {
+		if err := tx.exec("UPDATE contexts SET state = 'leaving' WHERE digest = ? AND"+unused, digest, micros(before)); err != nil {
 			return nil, err
 		}
 	}

@@ -9,20 +9,20 @@ type Sign struct {
 
 // Enter notes a controller under a name, in place of an earlier process of that name.
 func (tx *Tx) Enter(name, epoch string) error {
-	_, err := tx.exec(`INSERT INTO controllers (name, epoch, beat) VALUES (?, ?, 0)
+	err := tx.exec(`INSERT INTO controllers (name, epoch, beat) VALUES (?, ?, 0)
 		ON CONFLICT (name) DO UPDATE SET epoch = excluded.epoch, beat = controllers.beat + 1`, name, epoch)
 	return err
 }
 
 // Live notes a sign of life; false: another process has taken the name.
 func (tx *Tx) Live(name, epoch string) (bool, error) {
-	n, err := tx.exec("UPDATE controllers SET beat = beat + 1 WHERE name = ? AND epoch = ?", name, epoch)
+	n, err := tx.changed("UPDATE controllers SET beat = beat + 1 WHERE name = ? AND epoch = ?", name, epoch)
 	return n == 1, err
 }
 
 // Leave forgets a controller, so that others take over at once.
 func (tx *Tx) Leave(name, epoch string) error {
-	_, err := tx.exec("DELETE FROM controllers WHERE name = ? AND epoch = ?", name, epoch)
+	err := tx.exec("DELETE FROM controllers WHERE name = ? AND epoch = ?", name, epoch)
 	return err
 }
 
@@ -40,7 +40,7 @@ func (tx *Tx) Owners() ([]string, error) {
 // Bury forgets a controller that has given no sign of life since the one seen;
 // false: it has.
 func (tx *Tx) Bury(seen Sign) (bool, error) {
-	n, err := tx.exec("DELETE FROM controllers WHERE name = ? AND epoch = ? AND beat = ?", seen.Name, seen.Epoch, seen.Beat)
+	n, err := tx.changed("DELETE FROM controllers WHERE name = ? AND epoch = ? AND beat = ?", seen.Name, seen.Epoch, seen.Beat)
 	return n == 1, err
 }
 
@@ -55,5 +55,5 @@ func (tx *Tx) TakeOver(run, from, to, runner string) (int64, error) {
 	if err := tx.about(run); err != nil {
 		return 0, err
 	}
-	return tx.exec("UPDATE tasks SET owner = ? WHERE run = ? AND owner = ? AND runner = ? AND state IN "+active, to, run, from, runner)
+	return tx.changed("UPDATE tasks SET owner = ? WHERE run = ? AND owner = ? AND runner = ? AND state IN "+active, to, run, from, runner)
 }

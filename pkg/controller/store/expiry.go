@@ -14,7 +14,7 @@ func (tx *Tx) ExpiredInputs(before time.Time, limit int) ([]string, error) {
 
 // DropInputs deletes what a run worked with, secrets included.
 func (tx *Tx) DropInputs(run string) error {
-	_, err := tx.exec("DELETE FROM inputs WHERE run = ?", run)
+	err := tx.exec("DELETE FROM inputs WHERE run = ?", run)
 	return err
 }
 
@@ -26,7 +26,7 @@ func (tx *Tx) ExpiredTokens(before time.Time, limit int) ([]string, error) {
 
 // DropTokens deletes the tokens of a task.
 func (tx *Tx) DropTokens(task string) error {
-	_, err := tx.exec("DELETE FROM tokens WHERE task = ?", task)
+	err := tx.exec("DELETE FROM tokens WHERE task = ?", task)
 	return err
 }
 
@@ -55,7 +55,7 @@ func (tx *Tx) DropRun(id string) error {
 		return err
 	}
 	for name, value := range r.Labels {
-		if _, err := tx.exec("DELETE FROM labels WHERE name = ? AND value = ? AND run = ?", name, value, id); err != nil {
+		if err := tx.exec("DELETE FROM labels WHERE name = ? AND value = ? AND run = ?", name, value, id); err != nil {
 			return err
 		}
 	}
@@ -64,7 +64,7 @@ func (tx *Tx) DropRun(id string) error {
 		"DELETE FROM tasks WHERE run = ?", "DELETE FROM needs WHERE run = ?", "DELETE FROM images WHERE run = ?",
 		"DELETE FROM inputs WHERE run = ?", "DELETE FROM chunks WHERE run = ?", "DELETE FROM runs WHERE id = ?",
 	} {
-		if _, err := tx.exec(query, id); err != nil {
+		if err := tx.exec(query, id); err != nil {
 			return err
 		}
 	}

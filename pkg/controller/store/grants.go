@@ -21,9 +21,9 @@ func (tx *Tx) SetQuota(submitter string, tasks int) error {
 	switch {
 	case err != nil || now == tasks:
 	case tasks == 0:
-		_, err = tx.exec("DELETE FROM quotas WHERE submitter = ?", submitter)
+		err = tx.exec("DELETE FROM quotas WHERE submitter = ?", submitter)
 	default:
-		_, err = tx.exec("INSERT INTO quotas (submitter, tasks) VALUES (?, ?) ON CONFLICT (submitter) DO UPDATE SET tasks = excluded.tasks", submitter, tasks)
+		err = tx.exec("INSERT INTO quotas (submitter, tasks) VALUES (?, ?) ON CONFLICT (submitter) DO UPDATE SET tasks = excluded.tasks", submitter, tasks)
 	}
 	return err
 }
@@ -36,22 +36,22 @@ func (tx *Tx) Spent(token string) ([]string, error) {
 // Spend notes the nth run, from 1, that a token started, which is good until a
 // time; ok: it had none by that number.
 func (tx *Tx) Spend(token string, nth int, run string, until time.Time) (ok bool, err error) {
-	n, err := tx.exec("INSERT INTO spent (token, nth, run, until) VALUES (?, ?, ?, ?) ON CONFLICT (token, nth) DO NOTHING", token, nth, run, micros(until))
+	n, err := tx.changed("INSERT INTO spent (token, nth, run, until) VALUES (?, ?, ?, ?) ON CONFLICT (token, nth) DO NOTHING", token, nth, run, micros(until))
 	return n == 1, err
 }
 
 // Respend puts a run in the place of another one that a token started.
 func (tx *Tx) Respend(token, before, run string) error {
-	_, err := tx.exec("UPDATE spent SET run = ? WHERE token = ? AND run = ?", run, token, before)
+	err := tx.exec("UPDATE spent SET run = ? WHERE token = ? AND run = ?", run, token, before)
 	return err
 }
 
 // DropGrants deletes what is known of tokens that were good until before a
 // time, and of submitters that have no runs.
 func (tx *Tx) DropGrants(before time.Time) error {
-	if _, err := tx.exec("DELETE FROM spent WHERE until < ?", micros(before)); err != nil {
+	if err := tx.exec("DELETE FROM spent WHERE until < ?", micros(before)); err != nil {
 		return err
 	}
-	_, err := tx.exec("DELETE FROM quotas WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.submitter = quotas.submitter)")
+	err := tx.exec("DELETE FROM quotas WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.submitter = quotas.submitter)")
 	return err
 }

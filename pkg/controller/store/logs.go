@@ -12,24 +12,24 @@ type Chunk struct {
 	Data  []byte
 }
 
-// NumberLines takes the next n numbers of a run's log and gives the first.
-func (tx *Tx) NumberLines(run string, n int) (first int64, err error) {
+// SetLines says how many lines the log of a run has: whoever adds one gives it
+// the next number.
+func (tx *Tx) SetLines(run string, n int64) error {
 	if err := tx.about(run); err != nil {
-		return 0, err
+		return err
 	}
-	err = tx.row("UPDATE runs SET lines = lines + ? WHERE id = ? RETURNING lines", []any{n, run}, &first)
-	return first - int64(n), err
+	return tx.exec("UPDATE runs SET lines = ? WHERE id = ?", n, run)
 }
 
 // AddChunk adds a piece of a log.
 func (tx *Tx) AddChunk(c *Chunk) error {
-	_, err := tx.exec("INSERT INTO chunks (run, first, count, build, data) VALUES (?, ?, ?, ?, ?)", c.Run, c.First, c.Count, c.Build, c.Data)
+	err := tx.exec("INSERT INTO chunks (run, first, count, build, data) VALUES (?, ?, ?, ?, ?)", c.Run, c.First, c.Count, c.Build, c.Data)
 	return err
 }
 
 // Received notes how much of a task's log is there; a sign of life.
 func (tx *Tx) Received(task string, lines, bytes int64) error {
-	_, err := tx.exec("UPDATE tasks SET lines = ?, bytes = ?, beat = beat + 1 WHERE id = ?", lines, bytes, task)
+	err := tx.exec("UPDATE tasks SET lines = ?, bytes = ?, beat = beat + 1 WHERE id = ?", lines, bytes, task)
 	return err
 }
 
@@ -37,20 +37,22 @@ func (tx *Tx) Received(task string, lines, bytes int64) error {
 // order, as many as have together about size bytes and at least one.
 func (tx *Tx) Chunks(run string, from int64, size int) ([]Chunk, error) {
 	var first int64
-	// The piece that the line is in starts at it or before it.
-	err := tx.row("SELECT first FROM chunks WHERE run = ? AND first <= ? ORDER BY first DESC LIMIT 1", []any{run, from}, &first)
-	if err != nil && !errors.Is(err, ErrNotFound) {
-		return nil, err
+	if from > 0 {
+		// The piece that the line is in starts at it or before it.
+		err := tx.row("SELECT first FROM chunks WHERE run = ? AND first <= ? ORDER BY first DESC LIMIT 1", []any{run, from}, &first)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return nil, err
+		}
 	}
+	const few = 16 // at a time: how large they are is not known before
 	var all []Chunk
-	for size > 0 {
-		// A few at a time: how large they are is not known before.
-		some, err := list(tx.session, "SELECT run, first, count, build, data FROM chunks WHERE run = ? AND first >= ? ORDER BY first LIMIT 16",
-			[]any{run, first}, func(scan func(dest ...any) error, c *Chunk) error {
+	for more := true; more && size > 0; {
+		some, err := list(tx.session, "SELECT run, first, count, build, data FROM chunks WHERE run = ? AND first >= ? ORDER BY first LIMIT ?",
+			[]any{run, first, few}, func(scan func(dest ...any) error, c *Chunk) error {
 				return scan(&c.Run, &c.First, &c.Count, &c.Build, &c.Data)
 			})
-		if err != nil || len(some) == 0 {
-			return all, err
+		if err != nil {
+			return nil, err
 		}
 		for _, c := range some {
 			first = c.First + int64(c.Count)
@@ -59,6 +61,7 @@ func (tx *Tx) Chunks(run string, from int64, size int) ([]Chunk, error) {
 				size -= len(c.Data)
 			}
 		}
+		more = len(some) == few
 	}
 	return all, nil
 }
@@ -104,8 +107,16 @@ func (tx *Tx) SetLog(run, from, to string, index []byte) (bool, error) {
 	if err := tx.about(run); err != nil {
 		return false, err
 	}
-	n, err := tx.exec("UPDATE runs SET log = ?, log_index = ? WHERE id = ? AND log = ?", to, index, run, from)
+	n, err := tx.changed("UPDATE runs SET log = ?, log_index = ? WHERE id = ? AND log = ?", to, index, run, from)
 	return n == 1, err
+}
+
+// MoveLog is SetLog that leaves the index as it is.
+func (tx *Tx) MoveLog(run, from, to string) error {
+	if err := tx.about(run); err != nil {
+		return err
+	}
+	return tx.exec("UPDATE runs SET log = ? WHERE id = ? AND log = ?", to, run, from)
 }
 
 // LogsAt gives ended runs whose logs are in a place, at most limit, those that ended first first.
@@ -118,7 +129,7 @@ func (tx *Tx) DropChunks(run string, limit int) (int64, error) {
 	if err := tx.about(run); err != nil {
 		return 0, err
 	}
-	return tx.exec("DELETE FROM chunks WHERE run = ? AND first IN (SELECT first FROM chunks WHERE run = ? ORDER BY first LIMIT ?)", run, run, limit)
+	return tx.changed("DELETE FROM chunks WHERE run = ? AND first IN (SELECT first FROM chunks WHERE run = ? ORDER BY first LIMIT ?)", run, run, limit)
 }
 
 func scanString(scan func(dest ...any) error, s *string) error { return scan(s) }

@@ -11,6 +11,7 @@ import (
 	"maps"
 	"net"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -213,6 +214,14 @@ func refused(err error, cfg *pgx.ConnConfig) error {
 	case "42501":
 		return failure.WithHint(failure.Input("the user %s may not do that: %s", cfg.User, e.Message),
 			"make the user the database's owner, or: GRANT ALL ON SCHEMA public TO %s", cfg.User)
+	case "42P05":
+		return failure.WithHint(failure.Input("a pooler before its server gives statements that were prepared to others"),
+			"let the pooler give each connection a session of its own (pool_mode=session), or connect to the server itself")
+	case "08P01":
+		if strings.Contains(e.Message, "startup parameter") {
+			return failure.WithHint(failure.Input("a pooler before its server refuses the connection: %s", e.Message),
+				"tell PgBouncer: ignore_startup_parameters=%s", strings.Join(slices.Sorted(maps.Keys(parameters)), ","))
+		}
 	case "3F000":
 		return failure.WithHint(failure.Input("there is no schema for its tables: %s", e.Message), "CREATE SCHEMA, or another search_path")
 	}
@@ -239,48 +248,89 @@ func (server) statement() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), longest)
 }
 
-// begin sends one message for all. The transaction leaves its mark, and its locks
-// end with it. A mark is not the number that the server gives a transaction: after
-// a crash another one may have that.
-func (d server) begin(s *session, keys []Key) (mark int64, err error) {
-	s.made++
-	q := fmt.Appendf(nil, "BEGIN; INSERT INTO marks (writer, mark, made) VALUES ('%s', %d, %d) ON CONFLICT (writer) DO UPDATE SET mark = excluded.mark, made = excluded.made",
-		s.name, s.made, time.Now().UnixMicro())
-	for i, n := range numbers(keys) {
-		if i == 0 {
-			q = append(q, "; SELECT pg_advisory_xact_lock(k) FROM unnest('{"...)
-		} else {
-			q = append(q, ',')
+// far: the less it is asked the better.
+func (server) far() bool { return true }
+
+// run sends all statements at once. None is run after one that fails.
+func (server) run(ctx context.Context, s *session, all []statement) error {
+	var batch pgx.Batch
+	for i := range all {
+		batch.Queue(s.text(all[i].query), all[i].args...)
+	}
+	return s.conn.Raw(func(c any) error {
+		answers := c.(*stdlib.Conn).Conn().SendBatch(ctx, &batch)
+		for i := range all {
+			if err := all[i].answered(answers); err != nil {
+				_ = answers.Close() // says the same
+				return err
+			}
 		}
-		q = strconv.AppendInt(q, n, 10)
-	}
-	if len(keys) > 0 {
-		q = append(q, "}'::bigint[]) k"...)
-	}
-	ctx, cancel := d.statement()
-	defer cancel()
-	err = s.conn.Raw(func(c any) error {
-		_, err := c.(*stdlib.Conn).Conn().PgConn().Exec(ctx, string(q)).ReadAll()
-		return err
+		return answers.Close()
 	})
-	return s.made, s.failed(err)
+}
+
+// answered reads the answer to a statement.
+func (st *statement) answered(answers pgx.BatchResults) error {
+	if st.each == nil {
+		tag, err := answers.Exec()
+		switch {
+		case err != nil:
+			return err
+		case st.rows != nil:
+			*st.rows = tag.RowsAffected()
+		case st.query == "COMMIT" && tag.String() != st.query:
+			return errAgain // it was undone before
+		}
+		return nil
+	}
+	rows, err := answers.Query()
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := st.each(rows.Scan); err != nil {
+			return &rowError{err}
+		}
+	}
+	return rows.Err()
+}
+
+// lockKeys waits for each key in turn.
+const lockKeys = "SELECT pg_advisory_xact_lock(k) FROM unnest(?::bigint[]) k"
+
+// begin says nothing to the server yet. The transaction leaves its mark, and its
+// locks end with it. A mark is not the number that the server gives a
+// transaction: after a crash another one may have that.
+func (server) begin(s *session, keys []Key) (mark int64, err error) {
+	s.made++
+	first := []statement{{query: "BEGIN"}, {
+		query: "INSERT INTO marks (writer, mark, made) VALUES (?, ?, ?) ON CONFLICT (writer) DO UPDATE SET mark = excluded.mark, made = excluded.made",
+		args:  []any{s.name, s.made, time.Now().UnixMicro()},
+	}}
+	if len(keys) > 0 {
+		first = append(first, statement{query: lockKeys, args: []any{numbers(keys)}})
+	}
+	return s.made, s.begin(first...)
 }
 
 func (server) beginRead(s *session) error {
-	_, err := s.exec("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-	return err
+	return s.begin(statement{query: "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"})
 }
 
 func (server) lock(s *session, keys []Key) error {
 	if len(keys) == 0 {
 		return nil
 	}
-	_, err := s.exec("SELECT pg_advisory_xact_lock(k) FROM unnest(?::bigint[]) k", numbers(keys))
-	return err
+	s.waiting = append(s.waiting, statement{query: lockKeys, args: []any{numbers(keys)}})
+	return nil
 }
 
 // kept waits for the transaction to end, if it goes on still.
 func (server) kept(s *session, mark int64) (bool, error) {
+	if err := s.begin(); err != nil {
+		return false, err
+	}
 	var last int64
 	err := s.row("SELECT mark FROM marks WHERE writer = ? FOR UPDATE", []any{s.name}, &last)
 	if errors.Is(err, ErrNotFound) {

@@ -116,11 +116,11 @@ func (w *wire) carry(client net.Conn, address string) {
 
 // line adds a line to a log.
 func line(tx *Tx, run, text string) error {
-	first, err := tx.NumberLines(run, 1)
+	r, err := tx.Run(run)
 	if err != nil {
 		return err
 	}
-	return tx.AddChunk(&Chunk{Run: run, First: first, Count: 1, Data: []byte(text)})
+	return errors.Join(tx.AddChunk(&Chunk{Run: run, First: r.Lines, Count: 1, Data: []byte(text)}), tx.SetLines(run, r.Lines+1))
 }
 
 // lines gives a log, which has no gaps.
@@ -185,15 +185,34 @@ func TestCommitInDoubt(t *testing.T) {
 	// In the middle.
 	runs := 0
 	if err := s.Write(t.Context(), about, func(tx *Tx) error {
+		err := line(tx, "run", "middle")
 		if runs++; runs == 1 {
 			w.cut.Store(unheard)
 		}
-		return line(tx, "run", "middle")
+		if _, e := tx.Run("run"); e != nil {
+			return e
+		}
+		return err
 	}); err != nil || runs != 2 {
 		t.Errorf("ran %d times: %v", runs, err)
 	}
-	// Who reads is told, and can read again.
-	if err := s.Read(t.Context(), func(tx *Tx) error { w.cut.Store(unsent); _, err := tx.Run("run"); return err }); !errors.Is(err, ErrUnavailable) {
+	// Who reads something again, who has read before is told.
+	reads := 0
+	if err := s.Read(t.Context(), func(tx *Tx) error {
+		if reads++; reads == 1 {
+			w.cut.Store(unsent)
+		}
+		_, err := tx.Run("run")
+		return err
+	}); err != nil || reads != 2 {
+		t.Errorf("read %d times: %v", reads, err)
+	}
+	if err := s.Read(t.Context(), func(tx *Tx) error {
+		_, err := tx.Run("run")
+		w.cut.Store(unsent)
+		_, e := tx.Run("run")
+		return errors.Join(err, e)
+	}); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("reading: %v", err)
 	}
 	if got := s.lines(t, "run"); len(got) != 5 {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"iter"
@@ -57,25 +58,34 @@ const runColumns = `id, state, reason, runner, submitter, priority, labels, cont
 	timeout, stop_state, images, unended, lines, log, idem_key, idem_seal, serial`
 
 func scanRun(scan func(dest ...any) error, r *Run) error {
-	var labels string
-	var created, started, finished, timeout int64
-	var key *string
-	if err := scan(&r.ID, &r.State, &r.Reason, &r.Runner, &r.Submitter, &r.Priority, &labels, &r.Context, &r.Head, &r.RetryOf, &r.Trace,
-		&created, &started, &finished, &timeout, &r.StopState, &r.Images, &r.Unended, &r.Lines, &r.Log, &key, &r.IdempotencySeal, &r.Serial); err != nil {
-		return err
-	}
-	r.Created, r.Started, r.Finished = moment(created), moment(started), moment(finished)
-	r.Timeout = time.Duration(timeout) * time.Microsecond
-	if key != nil {
-		r.IdempotencyKey = *key
-	}
-	if labels == "{}" {
-		return nil
-	}
-	if err := json.Unmarshal([]byte(labels), &r.Labels); err != nil {
-		return fmt.Errorf("labels of run %s: %w", r.ID, err)
-	}
-	return nil
+	to, read := runRow(r)
+	return cmp.Or(scan(to...), read())
+}
+
+// runRow says where the columns of a row go, and what is to be done then.
+func runRow(r *Run) (to []any, read func() error) {
+	row := new(struct {
+		labels                                      string
+		created, started, finished, timeout, serial int64
+		key                                         *string
+	})
+	return []any{
+			&r.ID, &r.State, &r.Reason, &r.Runner, &r.Submitter, &r.Priority, &row.labels, &r.Context, &r.Head, &r.RetryOf, &r.Trace,
+			&row.created, &row.started, &row.finished, &row.timeout, &r.StopState, &r.Images, &r.Unended, &r.Lines, &r.Log, &row.key, &r.IdempotencySeal, &row.serial,
+		}, func() error {
+			r.Created, r.Started, r.Finished = moment(row.created), moment(row.started), moment(row.finished)
+			r.Timeout, r.Serial = time.Duration(row.timeout)*time.Microsecond, row.serial != 0
+			if row.key != nil {
+				r.IdempotencyKey = *row.key
+			}
+			if row.labels == "" || row.labels == "{}" {
+				return nil
+			}
+			if err := json.Unmarshal([]byte(row.labels), &r.Labels); err != nil {
+				return fmt.Errorf("labels of run %s: %w", r.ID, err)
+			}
+			return nil
+		}
 }
 
 // AddRun adds a run with what it works with: its plan and, if there are any,
@@ -92,17 +102,17 @@ func (tx *Tx) AddRun(r *Run, plan, sealed []byte) error {
 	if r.IdempotencyKey != "" {
 		key = &r.IdempotencyKey
 	}
-	if _, err := tx.exec("INSERT INTO runs ("+runColumns+") VALUES ("+marks(23)+")",
+	if err := tx.exec("INSERT INTO runs ("+runColumns+") VALUES ("+marks(23)+")",
 		r.ID, string(r.State), r.Reason, r.Runner, r.Submitter, r.Priority, string(labels), r.Context, r.Head, r.RetryOf, r.Trace,
 		micros(r.Created), micros(r.Started), micros(r.Finished), r.Timeout.Microseconds(), string(r.StopState), r.Images, r.Unended, r.Lines,
 		r.Log, key, r.IdempotencySeal, flag(r.Serial)); err != nil {
 		return err
 	}
-	if _, err := tx.exec("INSERT INTO inputs (run, plan, sealed) VALUES (?, ?, ?)", r.ID, plan, sealed); err != nil {
+	if err := tx.exec("INSERT INTO inputs (run, plan, sealed) VALUES (?, ?, ?)", r.ID, plan, sealed); err != nil {
 		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.Labels)) {
-		if _, err := tx.exec("INSERT INTO labels (name, value, run) VALUES (?, ?, ?)", name, r.Labels[name], r.ID); err != nil {
+		if err := tx.exec("INSERT INTO labels (name, value, run) VALUES (?, ?, ?)", name, r.Labels[name], r.ID); err != nil {
 			return err
 		}
 	}
@@ -121,13 +131,13 @@ func (tx *Tx) RunByKey(submitter, key string) (r Run, err error) {
 	return r, err
 }
 
-// SaveRun writes what changes of a run, but for its log.
+// SaveRun writes what changes of a run, but for where its log is.
 func (tx *Tx) SaveRun(r *Run) error {
 	if err := tx.about(r.ID); err != nil {
 		return err
 	}
-	_, err := tx.exec("UPDATE runs SET state = ?, reason = ?, started = ?, finished = ?, stop_state = ?, unended = ? WHERE id = ?",
-		string(r.State), r.Reason, micros(r.Started), micros(r.Finished), string(r.StopState), r.Unended, r.ID)
+	err := tx.exec("UPDATE runs SET state = ?, reason = ?, started = ?, finished = ?, stop_state = ?, unended = ?, lines = ? WHERE id = ?",
+		string(r.State), r.Reason, micros(r.Started), micros(r.Finished), string(r.StopState), r.Unended, r.Lines, r.ID)
 	return err
 }
 
@@ -144,18 +154,20 @@ func (tx *Tx) Running() ([]Run, error) {
 
 const imageColumns = "run, position, name, state, reason, published, missing"
 
-func scanImage(scan func(dest ...any) error, i *Image) error {
-	return scan(&i.Run, &i.Position, &i.Name, &i.State, &i.Reason, &i.Published, &i.Missing)
+func scanImage(scan func(dest ...any) error, i *Image) error { return scan(imageRow(i)...) }
+
+func imageRow(i *Image) []any {
+	return []any{&i.Run, &i.Position, &i.Name, &i.State, &i.Reason, &i.Published, &i.Missing}
 }
 
 // AddImage adds an image of a run, and that it needs those at the positions given.
 func (tx *Tx) AddImage(i *Image, needs []int) error {
-	if _, err := tx.exec("INSERT INTO images ("+imageColumns+") VALUES ("+marks(7)+")",
+	if err := tx.exec("INSERT INTO images ("+imageColumns+") VALUES ("+marks(7)+")",
 		i.Run, i.Position, i.Name, string(i.State), i.Reason, i.Published, i.Missing); err != nil {
 		return err
 	}
 	for _, need := range needs {
-		if _, err := tx.exec("INSERT INTO needs (run, need, image) VALUES (?, ?, ?)", i.Run, need, i.Position); err != nil {
+		if err := tx.exec("INSERT INTO needs (run, need, image) VALUES (?, ?, ?)", i.Run, need, i.Position); err != nil {
 			return err
 		}
 	}
@@ -224,21 +236,8 @@ func (tx *Tx) SaveImage(i *Image) error {
 	if err := tx.about(i.Run); err != nil {
 		return err
 	}
-	_, err := tx.exec("UPDATE images SET state = ?, reason = ?, published = ?, missing = ? WHERE run = ? AND position = ?",
+	err := tx.exec("UPDATE images SET state = ?, reason = ?, published = ?, missing = ? WHERE run = ? AND position = ?",
 		string(i.State), i.Reason, i.Published, i.Missing, i.Run, i.Position)
-	return err
-}
-
-// Begin says that a run, and an image of it, have begun, if they had not.
-func (tx *Tx) Begin(run string, position int, now time.Time) error {
-	if err := tx.about(run); err != nil {
-		return err
-	}
-	if _, err := tx.exec("UPDATE images SET state = 'running' WHERE run = ? AND position = ? AND state = 'queued'", run, position); err != nil {
-		return err
-	}
-	_, err := tx.exec(`UPDATE runs SET state = 'running', started = CASE WHEN created > ? THEN created ELSE ? END
-		WHERE id = ? AND state = 'queued'`, micros(now), micros(now), run)
 	return err
 }
 
@@ -248,7 +247,7 @@ func (tx *Tx) CancelImages(run, reason string) error {
 	if err := tx.about(run); err != nil {
 		return err
 	}
-	_, err := tx.exec(`UPDATE images SET state = 'cancelled', reason = ? WHERE run = ? AND state IN ('queued', 'running')
+	err := tx.exec(`UPDATE images SET state = 'cancelled', reason = ? WHERE run = ? AND state IN ('queued', 'running')
 		AND NOT EXISTS (SELECT 1 FROM tasks t WHERE t.run = images.run AND t.image = images.position
 			AND t.state IN ('starting', 'running', 'publishing'))`, reason, run)
 	return err
@@ -354,7 +353,7 @@ func (tx *Tx) runsIn(state api.State, f Filter) ([]Run, error) {
 	if f.After != "" {
 		and(order+" < ?", f.After)
 	}
-	query := "SELECT r." + strings.ReplaceAll(strings.Join(strings.Fields(runColumns), " "), ", ", ", r.") + " FROM " + from
+	query := "SELECT " + of("r", runColumns) + " FROM " + from
 	if len(where) > 0 {
 		query += " WHERE " + strings.Join(where, " AND ")
 	}

@@ -9,6 +9,6 @@ func (tx *Tx) Setting(name string) (value []byte, err error) {
 
 // Set keeps such a value, in place of an earlier one.
 func (tx *Tx) Set(name string, value []byte) error {
-	_, err := tx.exec("INSERT INTO settings (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", name, value)
+	err := tx.exec("INSERT INTO settings (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", name, value)
 	return err
 }

@@ -73,15 +73,58 @@ func (inFile) statement() (context.Context, context.CancelFunc) {
 	return context.Background(), func() {}
 }
 
-func (inFile) begin(s *session, _ []Key) (int64, error) {
-	_, err := s.exec("BEGIN IMMEDIATE")
-	return 0, err
+// far: asking it costs nothing.
+func (inFile) far() bool { return false }
+
+func (inFile) run(ctx context.Context, s *session, all []statement) error {
+	for i := range all {
+		st := &all[i]
+		prepared, ok := s.stmts[st.query]
+		if !ok {
+			var err error
+			if prepared, err = s.conn.PrepareContext(ctx, s.text(st.query)); err != nil {
+				return err
+			}
+			s.stmts[st.query] = prepared
+		}
+		if st.each == nil {
+			result, err := prepared.ExecContext(ctx, st.args...)
+			if err != nil {
+				return err
+			}
+			if st.rows != nil {
+				if *st.rows, err = result.RowsAffected(); err != nil {
+					return err
+				}
+			}
+			continue
+		}
+		if err := eachRow(ctx, prepared, st); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-func (inFile) beginRead(s *session) error {
-	_, err := s.exec("BEGIN")
-	return err
+func eachRow(ctx context.Context, prepared *sql.Stmt, st *statement) error {
+	rows, err := prepared.QueryContext(ctx, st.args...)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = rows.Close() }() // rows.Err says what went wrong
+	for rows.Next() {
+		if err := st.each(rows.Scan); err != nil {
+			return &rowError{err}
+		}
+	}
+	return rows.Err()
 }
+
+func (inFile) begin(s *session, _ []Key) (int64, error) {
+	return 0, s.begin(statement{query: "BEGIN IMMEDIATE"})
+}
+
+func (inFile) beginRead(s *session) error { return s.begin(statement{query: "BEGIN"}) }
 
 func (inFile) lock(*session, []Key) error { return nil }
 

@@ -41,7 +41,11 @@ type dialect interface {
 	// rebind writes a query, whose placeholders are question marks, as the
 	// database has it.
 	rebind(query string) string
-	// statement gives the context of a statement, which does not end with its
+	// far says whether statements had better wait for each other.
+	far() bool
+	// run runs statements, one after the other.
+	run(ctx context.Context, s *session, all []statement) error
+	// statement gives the context of statements, which does not end with their
 	// caller's.
 	statement() (context.Context, context.CancelFunc)
 	// begin starts a transaction that writes and has the keys. mark is what kept
@@ -182,8 +186,18 @@ func migrate(ctx context.Context, db *sql.DB, d goose.Dialect, dir string) error
 func (s *Store) Close() error { return s.close() }
 
 // Read runs fn in a transaction that sees one state of the database. fn must
-// not wait for anything else: there are few such transactions at a time.
+// not wait for anything else: there are few such transactions at a time. It may
+// be run again if it could read nothing.
 func (s *Store) Read(ctx context.Context, fn func(*Tx) error) error {
+	return s.reading(ctx, fn, s.d.beginRead)
+}
+
+// Ask is Read of what a single statement gives, which needs no transaction.
+func (s *Store) Ask(ctx context.Context, fn func(*Tx) error) error {
+	return s.reading(ctx, fn, func(r *session) error { return r.begin() })
+}
+
+func (s *Store) reading(ctx context.Context, fn func(*Tx) error, begin func(*session) error) error {
 	var r *session
 	select {
 	case r = <-s.idle:
@@ -192,36 +206,38 @@ func (s *Store) Read(ctx context.Context, fn func(*Tx) error) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	defer func() { s.idle <- r }()
-	if err := s.beginRead(ctx, r); err != nil {
-		return err
+	err := s.read(ctx, r, fn, begin)
+	over := func() {
+		_ = r.end("ROLLBACK") // there is nothing to keep
+		s.idle <- r
 	}
-	err := fn(&Tx{session: r})
-	if r.broken {
-		return cmp.Or(err, ErrUnavailable)
-	}
-	if _, e := r.exec("COMMIT"); e != nil {
-		_, _ = r.exec("ROLLBACK")
-		err = errors.Join(err, e)
+	if s.d.far() && r.open {
+		go over() // who reads has what he wants
+	} else {
+		over()
 	}
 	return err
 }
 
-// beginRead starts a transaction. A server that went away and is back costs
-// nobody a request.
-func (s *Store) beginRead(ctx context.Context, r *session) error {
+// read reads in a session. A server that went away and is back costs nobody a
+// request.
+func (s *Store) read(ctx context.Context, r *session, fn func(*Tx) error, begin func(*session) error) error {
 	until := time.Now().Add(readPatience)
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, 250*time.Millisecond) {
+		r.begun = false
 		err := r.connect(ctx)
 		if err == nil {
-			err = s.d.beginRead(r)
+			err = begin(r)
+		}
+		if err == nil {
+			err = cmp.Or(fn(&Tx{session: r}), r.fault)
 		}
 		switch {
 		case err == nil:
 			return nil
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case !r.broken || time.Now().Add(wait).After(until):
+		case !r.broken || r.begun || time.Now().Add(wait).After(until):
 			return err
 		}
 		select {

@@ -118,6 +118,14 @@ func (w *writer) commit(calls []*call) error {
 	until := time.Now().Add(patience)
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, 250*time.Millisecond) {
 		again, err := w.try(calls)
+		if errors.Is(err, errApart) {
+			for _, c := range calls {
+				if err := w.commit([]*call{c}); err != nil {
+					c.err = err
+				}
+			}
+			return nil
+		}
 		waiting := slices.ContainsFunc(calls, func(c *call) bool { return c.ctx.Err() == nil })
 		if !again || !waiting || time.Now().After(until) {
 			return err
@@ -125,6 +133,10 @@ func (w *writer) commit(calls []*call) error {
 		time.Sleep(wait)
 	}
 }
+
+// errApart says that calls cannot share a transaction: one of them fails after
+// it has written.
+var errApart = errors.New("each call needs a transaction of its own")
 
 // try runs the calls in one transaction. again: it was undone, and may do
 // better another time.
@@ -138,35 +150,29 @@ func (w *writer) try(calls []*call) (again bool, err error) {
 		if c.err = c.ctx.Err(); c.err != nil {
 			continue
 		}
-		if !alone {
-			if _, err := w.s.exec("SAVEPOINT one"); err != nil {
-				return w.s.broken, w.undo(err)
-			}
-		}
 		c.tx = Tx{session: w.s, keys: c.keys}
-		c.err = c.fn(&c.tx)
+		w.s.next()
+		c.err = cmp.Or(c.fn(&c.tx), w.s.fault)
 		switch {
+		case c.err == nil:
 		case w.s.broken || errors.Is(c.err, errAgain):
-			return true, w.undo(cmp.Or(c.err, ErrUnavailable))
-		case errors.Is(c.err, ErrUnavailable) || c.err != nil && alone:
+			return true, w.undo(c.err)
+		case w.s.fault != nil && errors.Is(c.err, ErrUnavailable):
+			return !w.s.begun, w.undo(c.err)
+		case alone:
 			return false, w.undo(c.err)
-		case c.err != nil:
-			if _, err := w.s.exec("ROLLBACK TO one"); err != nil {
-				return w.s.broken, w.undo(err)
-			}
-		}
-		if !alone {
-			if _, err := w.s.exec("RELEASE one"); err != nil {
-				return w.s.broken, w.undo(err)
-			}
+		case w.s.fault != nil || !w.s.retract():
+			return false, w.undo(errApart)
 		}
 	}
-	_, err = w.s.exec("COMMIT")
+	err = w.s.end("COMMIT")
 	switch {
 	case err == nil:
 		return false, nil
+	case !w.s.broken && !alone && !errors.Is(err, ErrUnavailable): // which includes errAgain
+		return false, w.undo(errApart)
 	case !w.s.broken:
-		return errors.Is(err, errAgain), w.undo(err)
+		return errors.Is(err, errAgain) || !w.s.begun && errors.Is(err, ErrUnavailable), w.undo(err)
 	}
 	// Whether it is durable only the server knows.
 	kept, e := w.kept(mark)
@@ -213,8 +219,6 @@ func (w *writer) kept(mark int64) (kept bool, err error) {
 // undo ends a transaction that cannot go on, for err. The database may have
 // ended it already.
 func (w *writer) undo(err error) error {
-	if !w.s.broken {
-		_, _ = w.s.exec("ROLLBACK")
-	}
+	_ = w.s.end("ROLLBACK")
 	return err
 }
