@@ -3,9 +3,10 @@ package config
 import (
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/pipegen/pipegen/internal/lazyregexp"
 )
 
 // ServerKubernetes says where and how a controller starts agents on Kubernetes.
@@ -57,7 +58,7 @@ type ServerK8s struct {
 }
 
 var (
-	kubernetesName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$`)
+	kubernetesName = lazyregexp.New(`^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$`)
 	pullPolicies   = []string{"Always", "IfNotPresent", "Never"}
 )
 

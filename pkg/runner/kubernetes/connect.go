@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	clientset "k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
@@ -76,14 +75,11 @@ func connection(path, context string, getenv func(string) string) (*rest.Config,
 }
 
 // Connect is Connection with a client of it.
-func Connect(s config.ServerKubernetes, getenv func(string) string, agent string) (clientset.Interface, string, error) {
+func Connect(s config.ServerKubernetes, getenv func(string) string, agent string) (*Client, string, error) {
 	c, namespace, err := Connection(s, getenv, agent)
 	if err != nil {
 		return nil, "", err
 	}
-	client, err := clientset.NewForConfig(c)
-	if err != nil {
-		return nil, "", failure.Input("reaching the cluster: %w", err)
-	}
-	return client, namespace, nil
+	client, err := NewClient(c)
+	return client, namespace, err
 }

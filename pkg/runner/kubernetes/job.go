@@ -202,7 +202,7 @@ func (l *Launcher) job(launch runner.Launch) (*batchv1.Job, error) {
 		c.SecurityContext.RunAsUser, c.SecurityContext.RunAsNonRoot = nil, nil
 		c.SecurityContext.Capabilities.Add = nil
 	}
-	if err := require(c, cmp.Or(launch.Resources, l.s.Resources)); err != nil {
+	if err := require(c, filled(launch.Resources, l.s.Resources)); err != nil {
 		return nil, err
 	}
 	l.mount(t, c, launch)
@@ -278,33 +278,46 @@ func (l *Launcher) mount(t *corev1.PodTemplateSpec, c *corev1.Container, launch 
 	c.Args = append(c.Args, "--secrets-dir", secretsDir)
 }
 
-// require asks for what a build needs and sets it as the limit too, so that it
-// is the same on every runner. Without a word of it the pod is placed by an
-// assumption and has no limit.
-func require(c *corev1.Container, r *config.Resources) error {
-	if r == nil || *r == (config.Resources{}) {
-		c.Resources.Requests = merge(corev1.ResourceList{
-			corev1.ResourceCPU: resource.MustParse(assumedCPU), corev1.ResourceMemory: resource.MustParse(assumedMemory),
-		}, c.Resources.Requests)
-		return nil
+// filled gives what a build says that it needs, and where it says nothing what
+// all builds get.
+func filled(build, all *config.Resources) config.Resources {
+	var own, rest config.Resources
+	if build != nil {
+		own = *build
 	}
+	if all != nil {
+		rest = *all
+	}
+	return config.Resources{
+		CPU: cmp.Or(own.CPU, rest.CPU), Memory: cmp.Or(own.Memory, rest.Memory), EphemeralStorage: cmp.Or(own.EphemeralStorage, rest.EphemeralStorage),
+	}
+}
+
+// require asks for what a build needs and sets it as the limit too, so that it
+// is the same on every runner. What nothing is said of has no limit, and the pod
+// is placed by an assumption.
+func require(c *corev1.Container, r config.Resources) error {
 	if _, err := r.Amounts(); err != nil {
 		return err
 	}
-	given := corev1.ResourceList{}
-	for name, text := range map[corev1.ResourceName]string{
-		corev1.ResourceCPU: r.CPU, corev1.ResourceMemory: r.Memory, corev1.ResourceEphemeralStorage: r.EphemeralStorage,
+	given, assumed := corev1.ResourceList{}, corev1.ResourceList{}
+	for _, one := range []struct {
+		name          corev1.ResourceName
+		text, assumed string
+	}{
+		{corev1.ResourceCPU, r.CPU, assumedCPU}, {corev1.ResourceMemory, r.Memory, assumedMemory}, {corev1.ResourceEphemeralStorage, r.EphemeralStorage, ""},
 	} {
-		if text == "" {
-			continue
+		if one.text != "" {
+			q, err := resource.ParseQuantity(one.text)
+			if err != nil {
+				return failure.Input("%s %s: %w", one.name, quote.Text(one.text), err)
+			}
+			given[one.name] = q
+		} else if _, limited := c.Resources.Limits[one.name]; !limited && one.assumed != "" {
+			assumed[one.name] = resource.MustParse(one.assumed)
 		}
-		q, err := resource.ParseQuantity(text)
-		if err != nil {
-			return failure.Input("%s %s: %w", name, quote.Text(text), err)
-		}
-		given[name] = q
 	}
-	c.Resources.Requests = merge(c.Resources.Requests, given)
+	c.Resources.Requests = merge(merge(assumed, c.Resources.Requests), given)
 	c.Resources.Limits = merge(c.Resources.Limits, given)
 	return nil
 }

@@ -6,13 +6,13 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
-	"k8s.io/client-go/kubernetes/fake"
 	"sigs.k8s.io/yaml"
 
 	"github.com/pipegen/pipegen/pkg/config"
@@ -43,7 +43,7 @@ func settings(t *testing.T, text string) config.ServerKubernetes {
 
 func newLauncher(t *testing.T, text string) *Launcher {
 	t.Helper()
-	l, err := New(t.Context(), Options{Client: fake.NewClientset(), Namespace: "builds", Settings: settings(t, text), Now: func() time.Time { return noon }})
+	l, err := newUnwatched(Options{Namespace: "builds", Settings: settings(t, text), Now: func() time.Time { return noon }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,7 +160,7 @@ func TestWrongSettings(t *testing.T) {
 		"kubernetes: {pod: {spec: {containers: [{name: agent, securityContext: {runAsUser: not-a-user}}]}}}": "server.kubernetes.pod",
 	} {
 		s := settings(t, text)
-		_, err := New(t.Context(), Options{Client: fake.NewClientset(), Namespace: "builds", Settings: s})
+		_, err := New(t.Context(), Options{Namespace: "builds", Settings: s})
 		if err == nil || !strings.Contains(err.Error(), want) || !errors.Is(err, failure.ErrInput) {
 			t.Errorf("%s: %v, want %q", text, err, want)
 		}
@@ -207,7 +207,7 @@ func TestResources(t *testing.T) {
 			t.Fatal(err)
 		}
 		var got corev1.Container
-		if err := require(&got, &given); err != nil {
+		if err := require(&got, given); err != nil {
 			t.Fatal(err)
 		}
 		want := corev1.ResourceList{}
@@ -216,8 +216,9 @@ func TestResources(t *testing.T) {
 				want[name] = resource.MustParse(text)
 			}
 		}
+		asked := merge(corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(assumedCPU), corev1.ResourceMemory: resource.MustParse(assumedMemory)}, want)
 		same := func(a, b resource.Quantity) bool { return a.Cmp(b) == 0 }
-		if !maps.EqualFunc(got.Resources.Requests, want, same) || !maps.EqualFunc(got.Resources.Limits, want, same) {
+		if !maps.EqualFunc(got.Resources.Requests, asked, same) || !maps.EqualFunc(got.Resources.Limits, want, same) {
 			t.Errorf("%s, %s: %v", c.cpu, c.memory, got.Resources)
 		}
 		amounts, err := given.Amounts()
@@ -234,6 +235,44 @@ func TestResources(t *testing.T) {
 	for _, c := range [][2]string{{"much", ""}, {"0", ""}, {"-1", ""}, {"", "31"}, {"", "2GB"}, {"", "2 Gi"}, {"", "1.5"}, {"1e3", ""}} {
 		if r, err := config.ReadResources(c[0], c[1]); err == nil {
 			t.Errorf("%q, %q are %+v", c[0], c[1], r)
+		}
+	}
+}
+
+// What a build does not name is as for all builds, and what nobody names is
+// assumed, but never more than the limit of an overlay.
+func TestResourcesOfAll(t *testing.T) {
+	const overlaid = "kubernetes: {pod: {spec: {containers: [{name: agent, resources: {limits: {memory: 1Gi}}}]}}}"
+	const all = "kubernetes: {resources: {cpu: '1', memory: 4Gi, ephemeral_storage: 9Gi}}"
+	for _, c := range []struct {
+		settings         string
+		build            *config.Resources
+		requests, limits string
+	}{
+		{"", nil, "cpu=500m memory=2G", ""},
+		{"", &config.Resources{CPU: "2"}, "cpu=2 memory=2G", "cpu=2"},
+		{all, nil, "cpu=1 ephemeral-storage=9Gi memory=4Gi", "cpu=1 ephemeral-storage=9Gi memory=4Gi"},
+		{all, &config.Resources{CPU: "2"}, "cpu=2 ephemeral-storage=9Gi memory=4Gi", "cpu=2 ephemeral-storage=9Gi memory=4Gi"},
+		{overlaid, nil, "cpu=500m", "memory=1Gi"},
+		{overlaid, &config.Resources{Memory: "3Gi"}, "cpu=500m memory=3Gi", "memory=3Gi"},
+	} {
+		l, launch := newLauncher(t, c.settings), launch
+		launch.Image, launch.Resources = "registry.example.com/pipegen:builder", c.build
+		j, err := l.job(launch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := func(all corev1.ResourceList) string {
+			var out []string
+			for name, q := range all {
+				out = append(out, string(name)+"="+q.String())
+			}
+			slices.Sort(out)
+			return strings.Join(out, " ")
+		}
+		got := container(j.Spec.Template.Spec.Containers).Resources
+		if requests, limits := text(got.Requests), text(got.Limits); requests != c.requests || limits != c.limits {
+			t.Errorf("%+v with %s: requests %s, limits %s", c.build, c.settings, requests, limits)
 		}
 	}
 }

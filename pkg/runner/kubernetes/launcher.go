@@ -19,8 +19,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation"
-	clientset "k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/cache"
 
 	"github.com/pipegen/pipegen/pkg/config"
 	"github.com/pipegen/pipegen/pkg/failure"
@@ -30,7 +28,7 @@ import (
 // Options say how agents run on Kubernetes.
 type Options struct {
 	// Of the cluster; see [Connect].
-	Client clientset.Interface
+	Client *Client
 	// Namespace of agents.
 	Namespace string
 	// What the server's file says.
@@ -51,7 +49,7 @@ type Options struct {
 // Find says of it that there is none, and Start adds what is missing. So a
 // launcher need not be allowed to read Secrets.
 type Launcher struct {
-	client    clientset.Interface
+	client    *Client
 	namespace string
 	s         config.ServerKubernetes
 	template  *corev1.PodTemplateSpec
@@ -60,13 +58,14 @@ type Launcher struct {
 	log       *slog.Logger
 	now       func() time.Time
 
-	synced []cache.InformerSynced
+	synced []<-chan struct{} // closed when the watches have seen all there was
 	wake   chan struct{}
 	done   <-chan struct{} // closed when the watches have ended
 
 	mu      sync.Mutex
-	records map[string]*record // by task
-	dirty   map[string]bool    // tasks to look at
+	records map[string]*record   // by task
+	dirty   map[string]bool      // tasks to look at
+	stopped map[string]time.Time // tasks whose agents Stop ended, and when
 
 	// What tests wait less for.
 	wait, every, fullFor, unseenFor time.Duration
@@ -86,6 +85,7 @@ type record struct {
 	// What was reported last.
 	told     runner.AgentStatus
 	stopping bool
+	deleted  bool          // asked for
 	changed  chan struct{} // closed at a change of Job or pods
 }
 
@@ -106,15 +106,26 @@ const (
 	lookEvery = 10 * time.Second
 	// A full quota of Jobs is waited for so long.
 	quotaTime = time.Minute
+	// An agent that has ended may be stopped again for so long.
+	stopTime = 5 * time.Minute
 )
 
 // New makes a launcher, whose watches go on until ctx ends. A cluster that does
 // not answer is waited for. Errors are of the settings and wrap
 // failure.ErrInput.
 func New(ctx context.Context, o Options) (*Launcher, error) {
+	l, err := newUnwatched(o)
+	if err != nil {
+		return nil, err
+	}
+	l.observe(ctx)
+	return l, nil
+}
+
+func newUnwatched(o Options) (*Launcher, error) {
 	l := &Launcher{
 		client: o.Client, namespace: o.Namespace, s: o.Settings, insecure: o.Insecure, log: o.Logger, now: o.Now, keep: keep,
-		wake: make(chan struct{}, 1), records: map[string]*record{}, dirty: map[string]bool{},
+		wake: make(chan struct{}, 1), records: map[string]*record{}, dirty: map[string]bool{}, stopped: map[string]time.Time{},
 		wait: 500 * time.Millisecond, every: lookEvery, fullFor: quotaTime, unseenFor: requestTime,
 	}
 	if l.log == nil {
@@ -136,7 +147,7 @@ func New(ctx context.Context, o Options) (*Launcher, error) {
 	if _, err := o.Settings.Resources.Amounts(); err != nil {
 		return nil, fmt.Errorf("server.kubernetes.resources: %w", err)
 	}
-	return l, l.observe(ctx)
+	return l, nil
 }
 
 // Start makes the Job of a task and the Secret with its token, or what there is
@@ -151,10 +162,10 @@ func (l *Launcher) Start(ctx context.Context, launch runner.Launch) error {
 	if err != nil {
 		return err
 	}
-	l.update(launch.Task, func(*record) {}) // what is said of it from now on counts
+	l.update(launch.Task, func(r *record) { r.deleted = false }) // what is said of it from now on counts
 	var made *batchv1.Job
 	err = l.insist(ctx, launch.Task, "making the Job", func(ctx context.Context) (err error) {
-		made, err = l.client.BatchV1().Jobs(l.namespace).Create(ctx, j, metav1.CreateOptions{})
+		made, err = create(ctx, l.client.jobs(l.namespace), j, metav1.CreateOptions{})
 		if apierrors.IsAlreadyExists(err) {
 			made, err = l.jobOf(ctx, launch.Task)
 		}
@@ -169,7 +180,7 @@ func (l *Launcher) Start(ctx context.Context, launch runner.Launch) error {
 	}
 	secret := l.secret(made, launch.Token)
 	return l.insist(ctx, launch.Task, "making the Secret with its token", func(ctx context.Context) error {
-		_, err := l.client.CoreV1().Secrets(l.namespace).Create(ctx, secret, metav1.CreateOptions{})
+		_, err := create(ctx, l.client.secrets(l.namespace), secret, metav1.CreateOptions{})
 		if apierrors.IsAlreadyExists(err) {
 			return nil
 		}
@@ -186,7 +197,8 @@ func (l *Launcher) jobOf(ctx context.Context, task string) (*batchv1.Job, error)
 		return r.job, nil
 	}
 	l.mu.Unlock()
-	j, err := l.client.BatchV1().Jobs(l.namespace).Get(ctx, task, metav1.GetOptions{})
+	j := new(batchv1.Job)
+	err := l.client.jobs(l.namespace).get(ctx, task, j)
 	if err == nil && j.Labels[taskLabel] != task {
 		return nil, failure.Input("there is a Job %s/%s that is not pipegen's", l.namespace, task)
 	}
@@ -265,22 +277,42 @@ func (l *Launcher) known(task string) (runner.AgentStatus, bool) {
 
 // wholeView waits until everything that the cluster has was seen.
 func (l *Launcher) wholeView(ctx context.Context) bool {
-	return cache.WaitForCacheSync(ctx.Done(), l.synced...)
+	for _, synced := range l.synced {
+		select {
+		case <-synced:
+			continue // also if ctx has ended
+		default:
+		}
+		select {
+		case <-synced:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
 }
 
 // Stop deletes the Job of a task and returns when its pod is gone and with it
-// the Secret.
+// the Secret. To stop again what it has stopped costs no request.
 func (l *Launcher) Stop(ctx context.Context, task string) error {
-	l.update(task, func(r *record) { r.stopping = true })
+	l.mu.Lock()
+	_, known := l.records[task]
+	_, gone := l.stopped[task]
+	l.mu.Unlock()
+	if gone && !known {
+		return nil
+	}
+	asked := false
+	l.update(task, func(r *record) { r.stopping, asked = true, r.deleted })
+	if asked {
+		return l.waitUntilGone(ctx, task)
+	}
 	foreground := metav1.DeletePropagationForeground // the Job goes when its pod is gone
 	for wait := l.wait; ; wait = min(2*wait, 30*l.wait) {
 		request, cancel := context.WithTimeout(ctx, requestTime)
-		err := l.client.BatchV1().Jobs(l.namespace).Delete(request, task, metav1.DeleteOptions{PropagationPolicy: &foreground})
+		err := l.client.jobs(l.namespace).delete(request, task, metav1.DeleteOptions{PropagationPolicy: &foreground})
 		cancel()
-		if err == nil {
-			break
-		}
-		if apierrors.IsNotFound(err) {
+		if err == nil || apierrors.IsNotFound(err) {
 			break
 		}
 		if !transient(err) || ctx.Err() != nil {
@@ -292,6 +324,7 @@ func (l *Launcher) Stop(ctx context.Context, task string) error {
 			return explain("deleting the Job", l.namespace, err)
 		}
 	}
+	l.update(task, func(r *record) { r.deleted = true })
 	return l.waitUntilGone(ctx, task)
 }
 
@@ -305,6 +338,7 @@ func (l *Launcher) waitUntilGone(ctx context.Context, task string) error {
 		if r == nil || r.gone() {
 			delete(l.records, task)
 			delete(l.dirty, task)
+			l.stopped[task] = time.Now()
 			l.mu.Unlock()
 			return nil
 		}
@@ -336,7 +370,7 @@ func (l *Launcher) seek(ctx context.Context) {
 	l.mu.Unlock()
 	for _, task := range unseen {
 		request, cancel := context.WithTimeout(ctx, requestTime)
-		_, err := l.client.BatchV1().Jobs(l.namespace).Get(request, task, metav1.GetOptions{})
+		err := l.client.jobs(l.namespace).get(request, task, new(batchv1.Job))
 		cancel()
 		if apierrors.IsNotFound(err) {
 			l.update(task, func(r *record) { r.job = nil })

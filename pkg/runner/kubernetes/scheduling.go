@@ -3,18 +3,19 @@ package kubernetes
 import (
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/pipegen/pipegen/internal/lazyregexp"
 )
 
 var (
-	availability = regexp.MustCompile(`^0/(\d+) nodes are available: (.*)$`)
-	perNodes     = regexp.MustCompile(`^(\d+) (.*)$`)
-	taint        = regexp.MustCompile(`taint(?:\(s\))? \{(.*?)\}`)
+	availability = lazyregexp.New(`^0/(\d+) nodes are available: (.*)$`)
+	perNodes     = lazyregexp.New(`^(\d+) (.*)$`)
+	taint        = lazyregexp.New(`taint(?:\(s\))? \{(.*?)\}`)
 )
 
 const noNode = "the cluster has no node of linux/"
@@ -87,6 +88,8 @@ func nodeWords(p *corev1.Pod, n int, text string) (words, kind string) {
 	case taint.MatchString(text):
 		t := strings.TrimSuffix(strings.TrimSpace(taint.FindStringSubmatch(text)[1]), ":")
 		return has + " the taint " + strings.ReplaceAll(t, ": ", "=") + ", which is not tolerated", "taint"
+	case strings.Contains(text, "untolerated taint"): // which, only the node says
+		return has + " a taint that is not tolerated", "taint"
 	}
 	return text, ""
 }

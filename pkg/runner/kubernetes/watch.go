@@ -2,7 +2,6 @@ package kubernetes
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -11,12 +10,7 @@ import (
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/client-go/informers"
-	"k8s.io/client-go/tools/cache"
 
 	"github.com/pipegen/pipegen/pkg/runner"
 )
@@ -27,44 +21,33 @@ type trouble struct {
 	reason, message, hint string
 }
 
-// observe starts the watches that all tasks share: of Jobs and pods by their
-// label, and of warnings in the namespace.
-func (l *Launcher) observe(ctx context.Context) error {
-	ours := labels.Set{managedBy: itself}.String()
-	agents := informers.NewSharedInformerFactoryWithOptions(l.client, 0, informers.WithNamespace(l.namespace), informers.WithTransform(slim),
-		informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.LabelSelector = ours }))
-	warnings := informers.NewSharedInformerFactoryWithOptions(l.client, 0, informers.WithNamespace(l.namespace), informers.WithTransform(slim),
-		informers.WithTweakListOptions(func(o *metav1.ListOptions) {
-			o.FieldSelector = fields.OneTermEqualSelector("type", corev1.EventTypeWarning).String()
-		}))
-	var watches sync.WaitGroup
-	for what, w := range map[string]struct {
-		informer cache.SharedIndexInformer
-		handler  cache.ResourceEventHandlerFuncs
-		needed   bool
-	}{
-		"jobs": {agents.Batch().V1().Jobs().Informer(), handlers(
-			func(j *batchv1.Job) { l.sawJob(j, false) }, func(j *batchv1.Job) { l.sawJob(j, true) }), true},
-		"pods": {agents.Core().V1().Pods().Informer(), handlers(
-			func(p *corev1.Pod) { l.sawPod(p, false) }, func(p *corev1.Pod) { l.sawPod(p, true) }), true},
-		"events": {warnings.Core().V1().Events().Informer(), handlers(l.sawEvent, func(*corev1.Event) {}), false},
-	} {
-		err := w.informer.SetWatchErrorHandlerWithContext(func(ctx context.Context, _ *cache.Reflector, err error) {
+// observe starts the watches that all tasks share, until ctx ends: of Jobs and
+// pods by their label, and of warnings in the namespace.
+func (l *Launcher) observe(ctx context.Context) {
+	ours := func(o *metav1.ListOptions) { o.LabelSelector = managedBy + "=" + itself }
+	failed := func(what string) func(context.Context, error) {
+		return func(ctx context.Context, err error) {
 			if ctx.Err() == nil && !expired(err) {
 				l.log.Warn("watching the cluster", "what", what, "err", err)
 			}
-		})
-		if err != nil {
-			return fmt.Errorf("watching %s: %w", what, err)
 		}
-		registered, err := w.informer.AddEventHandler(w.handler)
-		if err != nil {
-			return fmt.Errorf("watching %s: %w", what, err)
-		}
-		if w.needed {
-			l.synced = append(l.synced, registered.HasSynced)
-		}
-		watches.Go(func() { w.informer.RunWithContext(ctx) })
+	}
+	jobs := &informer[batchv1.Job, *batchv1.Job]{
+		objects: l.client.jobs(l.namespace), narrow: ours, failed: failed("jobs"), synced: make(chan struct{}),
+		seen: func(j *batchv1.Job) { l.sawJob(j, false) }, gone: func(j *batchv1.Job) { l.sawJob(j, true) },
+	}
+	pods := &informer[corev1.Pod, *corev1.Pod]{
+		objects: l.client.pods(l.namespace), narrow: ours, failed: failed("pods"), synced: make(chan struct{}),
+		seen: func(p *corev1.Pod) { l.sawPod(p, false) }, gone: func(p *corev1.Pod) { l.sawPod(p, true) },
+	}
+	warnings := &informer[corev1.Event, *corev1.Event]{
+		objects: l.client.events(l.namespace), failed: failed("events"), synced: make(chan struct{}), seen: l.sawEvent,
+		narrow: func(o *metav1.ListOptions) { o.FieldSelector = "type=" + corev1.EventTypeWarning },
+	}
+	l.synced = []<-chan struct{}{jobs.synced, pods.synced}
+	var watches sync.WaitGroup
+	for _, run := range []func(context.Context){jobs.run, pods.run, warnings.run} {
+		watches.Go(func() { run(ctx) })
 	}
 	done := make(chan struct{})
 	l.done = done
@@ -72,34 +55,11 @@ func (l *Launcher) observe(ctx context.Context) error {
 		watches.Wait()
 		close(done)
 	}()
-	return nil
-}
-
-// handlers are those of an informer, for objects of one type.
-func handlers[T any](seen, gone func(T)) cache.ResourceEventHandlerFuncs {
-	return cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(o any) { of(o, seen) },
-		UpdateFunc: func(_, o any) { of(o, seen) },
-		DeleteFunc: func(o any) {
-			if lost, ok := o.(cache.DeletedFinalStateUnknown); ok {
-				o = lost.Obj
-			}
-			of(o, gone)
-		},
-	}
-}
-
-func of[T any](o any, do func(T)) {
-	if object, ok := o.(T); ok {
-		do(object)
-	}
 }
 
 // slim takes away what nobody looks at: thousands of objects are kept.
-func slim(o any) (any, error) {
-	if m, err := meta.Accessor(o); err == nil {
-		m.SetManagedFields(nil)
-	}
+func slim(o metav1.Object) {
+	o.SetManagedFields(nil)
 	switch o := o.(type) {
 	case *batchv1.Job:
 		o.Spec.Template = corev1.PodTemplateSpec{}
@@ -110,7 +70,6 @@ func slim(o any) (any, error) {
 		}
 		o.Spec.Volumes, o.Spec.Tolerations = nil, nil
 	}
-	return o, nil
 }
 
 func (l *Launcher) sawJob(j *batchv1.Job, gone bool) {
@@ -119,6 +78,9 @@ func (l *Launcher) sawJob(j *batchv1.Job, gone bool) {
 		return
 	}
 	l.saw(task, gone, func(r *record) {
+		if gone && r.job != nil && r.job.UID != j.UID {
+			return // another of this name has come since
+		}
 		r.hadJob, r.job, r.unseen = true, j, time.Time{}
 		if gone {
 			r.job = nil
@@ -206,6 +168,7 @@ func (l *Launcher) Watch(ctx context.Context, report func(runner.AgentStatus)) e
 					l.dirty[task] = true
 				}
 			}
+			maps.DeleteFunc(l.stopped, func(_ string, when time.Time) bool { return time.Since(when) > stopTime })
 			l.mu.Unlock()
 			l.seek(ctx)
 		case <-l.done:
