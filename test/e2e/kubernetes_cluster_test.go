@@ -26,14 +26,16 @@ import (
 )
 
 // cluster is a control plane of Kubernetes on loopback, without a node:
-// etcd, API server, controllers and scheduler. A test is its kubelet.
+// etcd, API server, controllers and scheduler. A test is its kubelet, or gives
+// it a [worker].
 type cluster struct {
 	t            *testing.T
 	program, dir string
 	url          string
 	ca           []byte
-	apiserver    []string
 	processes    map[string]*exec.Cmd
+	// Flags of programs that tests start again.
+	apiserver, controllers, scheduler []string
 }
 
 // startCluster gives a control plane until the test ends.
@@ -43,7 +45,8 @@ func startCluster(t *testing.T) *cluster {
 	clients, peers, port := freePort(t), freePort(t), freePort(t)
 	c.url = "https://127.0.0.1:" + port
 	c.certify()
-	c.write("tokens.csv", "admin,admin,admin,system:masters\ncontrollers,system:kube-controller-manager,controllers,\nscheduler,system:kube-scheduler,scheduler,\n")
+	c.write("tokens.csv", "admin,admin,admin,system:masters\ncontrollers,system:kube-controller-manager,controllers,\nscheduler,system:kube-scheduler,scheduler,\n"+
+		"kubelet,system:node:"+workerName+",kubelet,system:nodes\n")
 	etcd := "http://127.0.0.1:" + clients
 	c.start("etcd", "--name=s", "--data-dir="+c.path("etcd"), "--unsafe-no-fsync", "--listen-client-urls="+etcd, "--advertise-client-urls="+etcd,
 		"--listen-peer-urls=http://127.0.0.1:"+peers, "--initial-advertise-peer-urls=http://127.0.0.1:"+peers, "--initial-cluster=s=http://127.0.0.1:"+peers)
@@ -59,9 +62,13 @@ func startCluster(t *testing.T) *cluster {
 		answer, err := admin.Discovery().RESTClient().Get().AbsPath("/readyz").DoRaw(t.Context())
 		return err == nil && string(answer) == "ok"
 	})
-	c.start("kube-controller-manager", "--kubeconfig="+c.kubeconfig("controllers"), "--secure-port=0", "--leader-elect=false", "--use-service-account-credentials=true",
-		"--service-account-private-key-file="+c.path("accounts.key"), "--root-ca-file="+c.path("ca.crt"), "--controllers=*,-nodeipam,-node-route-controller,-service-lb-controller,-cloud-node-lifecycle-controller")
-	c.start("kube-scheduler", "--kubeconfig="+c.kubeconfig("scheduler"), "--secure-port=0", "--leader-elect=false")
+	c.controllers = []string{
+		"--kubeconfig=" + c.kubeconfig("controllers"), "--secure-port=0", "--leader-elect=false", "--use-service-account-credentials=true",
+		"--service-account-private-key-file=" + c.path("accounts.key"), "--root-ca-file=" + c.path("ca.crt"), "--controllers=*,-nodeipam,-node-route-controller,-service-lb-controller,-cloud-node-lifecycle-controller",
+	}
+	c.start("kube-controller-manager", c.controllers...)
+	c.scheduler = []string{"--kubeconfig=" + c.kubeconfig("scheduler"), "--secure-port=0", "--leader-elect=false"}
+	c.start("kube-scheduler", c.scheduler...)
 	return c
 }
 
@@ -77,7 +84,13 @@ func (c *cluster) write(name, text string) {
 // start starts one of the programs, which ends with the test.
 func (c *cluster) start(name string, args ...string) {
 	c.t.Helper()
-	cmd := exec.Command(c.program, append([]string{name}, args...)...)
+	c.startProgram(name, c.program, append([]string{name}, args...)...)
+}
+
+// startProgram starts a program from elsewhere.
+func (c *cluster) startProgram(name, path string, args ...string) {
+	c.t.Helper()
+	cmd := exec.Command(path, args...)
 	log, err := os.Create(c.path(name + ".log"))
 	if err != nil {
 		c.t.Fatal(err)
@@ -113,23 +126,35 @@ func (c *cluster) until(limit time.Duration, what string, holds func() bool) {
 // client gives one that has a token.
 func (c *cluster) client(token string) clientset.Interface {
 	c.t.Helper()
-	client, err := clientset.NewForConfig(&rest.Config{Host: c.url, BearerToken: token, TLSClientConfig: rest.TLSClientConfig{CAData: c.ca}, QPS: -1})
+	client, err := clientset.NewForConfig(c.config(token))
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	return client
 }
 
+// config says how the cluster is reached with a token.
+func (c *cluster) config(token string) *rest.Config {
+	return &rest.Config{Host: c.url, BearerToken: token, TLSClientConfig: rest.TLSClientConfig{CAData: c.ca}, QPS: -1}
+}
+
 func (c *cluster) kubeconfig(token string) string {
 	c.t.Helper()
-	c.write(token+".kubeconfig", fmt.Sprintf(`apiVersion: v1
+	return c.kubeconfigFor(token, c.url, c.path("ca.crt"), token)
+}
+
+// kubeconfigFor gives the file of a connection to the API server by another
+// way.
+func (c *cluster) kubeconfigFor(name, url, ca, token string) string {
+	c.t.Helper()
+	c.write(name+".kubeconfig", fmt.Sprintf(`apiVersion: v1
 kind: Config
 clusters: [{name: c, cluster: {server: %q, certificate-authority: %q}}]
 users: [{name: u, user: {token: %q}}]
 contexts: [{name: x, context: {cluster: c, user: u}}]
 current-context: x
-`, c.url, c.path("ca.crt"), token))
-	return c.path(token + ".kubeconfig")
+`, url, ca, token))
+	return c.path(name + ".kubeconfig")
 }
 
 // certify makes the API server's certificate and the key of service accounts.

@@ -3,6 +3,8 @@
 package e2e
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -13,12 +15,16 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	clientset "k8s.io/client-go/kubernetes"
 
 	"github.com/pipegen/pipegen/pkg/config"
 	"github.com/pipegen/pipegen/pkg/runner"
 	"github.com/pipegen/pipegen/pkg/runner/kubernetes"
 )
+
+// modest are settings of agents that nobody starts.
+var modest = config.ServerKubernetes{Image: "r.example/builder:1", Resources: &config.Resources{CPU: "1", Memory: "1Gi"}}
 
 // builders is a namespace for agents, and a launcher that may do there what
 // kubernetes.Permissions says and nothing else.
@@ -29,42 +35,52 @@ type builders struct {
 	told  chan runner.AgentStatus
 }
 
-func newBuilders(t *testing.T, c *cluster, namespace, level string) *builders {
+func newBuilders(t *testing.T, c *cluster, namespace, level string, settings config.ServerKubernetes) *builders {
 	t.Helper()
 	b := &builders{cluster: c, admin: c.client("admin"), told: make(chan runner.AgentStatus, 100)}
-	ctx, meta := t.Context(), metav1.ObjectMeta{Name: "pipegen", Namespace: namespace}
-	var rules []rbacv1.PolicyRule
-	for _, p := range kubernetes.Permissions {
-		rules = append(rules, rbacv1.PolicyRule{APIGroups: []string{p.Group}, Resources: []string{p.Resource}, Verbs: p.Verbs})
-	}
-	for what, err := range map[string]error{
-		"namespace": failureOf(b.admin.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace, Labels: map[string]string{"pod-security.kubernetes.io/enforce": level}}}, metav1.CreateOptions{})),
-		"account":   failureOf(b.admin.CoreV1().ServiceAccounts(namespace).Create(ctx, &corev1.ServiceAccount{ObjectMeta: meta}, metav1.CreateOptions{})),
-		"role":      failureOf(b.admin.RbacV1().Roles(namespace).Create(ctx, &rbacv1.Role{ObjectMeta: meta, Rules: rules}, metav1.CreateOptions{})),
-		"binding": failureOf(b.admin.RbacV1().RoleBindings(namespace).Create(ctx, &rbacv1.RoleBinding{
-			ObjectMeta: meta, RoleRef: rbacv1.RoleRef{Kind: "Role", Name: "pipegen"}, Subjects: []rbacv1.Subject{{Kind: "ServiceAccount", Name: "pipegen", Namespace: namespace}},
-		}, metav1.CreateOptions{})),
-	} {
-		if err != nil {
-			t.Fatal(what, err)
-		}
-	}
-	token, err := b.admin.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, "pipegen", &authv1.TokenRequest{}, metav1.CreateOptions{})
+	ctx := t.Context()
+	client, err := kubernetes.NewClient(c.config(c.account(namespace, level)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.until(30*time.Second, "the namespace has its default account", func() bool {
-		_, err := b.admin.CoreV1().ServiceAccounts(namespace).Get(ctx, "default", metav1.GetOptions{})
-		return err == nil
-	})
 	b.Launcher, err = kubernetes.New(ctx, kubernetes.Options{
-		Client: c.client(token.Status.Token), Namespace: namespace, Settings: config.ServerKubernetes{Image: "r.example/builder:1", Resources: &config.Resources{CPU: "1", Memory: "1Gi"}},
+		Client: client, Namespace: namespace, Settings: settings,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	go func() { _ = b.Watch(ctx, func(s runner.AgentStatus) { b.told <- s }) }()
 	return b
+}
+
+// account makes a namespace for agents, with a level of pod security, and gives
+// the token of an account that may do there what [kubernetes.Permissions] says.
+func (c *cluster) account(namespace, level string) (token string) {
+	c.t.Helper()
+	admin, ctx, meta := c.client("admin"), c.t.Context(), metav1.ObjectMeta{Name: "pipegen", Namespace: namespace}
+	var rules []rbacv1.PolicyRule
+	for _, p := range kubernetes.Permissions {
+		rules = append(rules, rbacv1.PolicyRule{APIGroups: []string{p.Group}, Resources: []string{p.Resource}, Verbs: p.Verbs})
+	}
+	if err := errors.Join(
+		failureOf(admin.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace, Labels: map[string]string{"pod-security.kubernetes.io/enforce": level}}}, metav1.CreateOptions{})),
+		failureOf(admin.CoreV1().ServiceAccounts(namespace).Create(ctx, &corev1.ServiceAccount{ObjectMeta: meta}, metav1.CreateOptions{})),
+		failureOf(admin.RbacV1().Roles(namespace).Create(ctx, &rbacv1.Role{ObjectMeta: meta, Rules: rules}, metav1.CreateOptions{})),
+		failureOf(admin.RbacV1().RoleBindings(namespace).Create(ctx, &rbacv1.RoleBinding{
+			ObjectMeta: meta, RoleRef: rbacv1.RoleRef{Kind: "Role", Name: "pipegen"}, Subjects: []rbacv1.Subject{{Kind: "ServiceAccount", Name: "pipegen", Namespace: namespace}},
+		}, metav1.CreateOptions{})),
+	); err != nil {
+		c.t.Fatal(err)
+	}
+	request, err := admin.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, "pipegen", &authv1.TokenRequest{}, metav1.CreateOptions{})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.until(time.Minute, "the namespace has its default account", func() bool {
+		_, err := admin.CoreV1().ServiceAccounts(namespace).Get(ctx, "default", metav1.GetOptions{})
+		return err == nil
+	})
+	return request.Status.Token
 }
 
 func failureOf[T any](_ T, err error) error { return err }
@@ -99,7 +115,7 @@ func (b *builders) expect(t *testing.T, task string, state runner.AgentState, wo
 // are enough.
 func TestKubernetesControlPlane(t *testing.T) {
 	c := startCluster(t)
-	b := newBuilders(t, c, "builds", "baseline")
+	b := newBuilders(t, c, "builds", "baseline", modest)
 	node(t, b.admin, "amd", "amd64")
 
 	t.Run("architecture", func(t *testing.T) {
@@ -157,7 +173,7 @@ func TestKubernetesControlPlane(t *testing.T) {
 		}
 	})
 	t.Run("pod security", func(t *testing.T) {
-		strict := newBuilders(t, c, "strict", "restricted")
+		strict := newBuilders(t, c, "strict", "restricted", modest)
 		strict.launch(t, "strict-0-1", "linux/amd64")
 		strict.expect(t, "strict-0-1", runner.AgentExited, "its level of pod security is restricted:latest")
 	})
@@ -179,7 +195,12 @@ func node(t *testing.T, admin clientset.Interface, name, arch string) {
 	n.Status.Capacity = corev1.ResourceList{"cpu": resource.MustParse("4"), "memory": resource.MustParse("8Gi"), "pods": resource.MustParse("110")}
 	n.Status.Allocatable = n.Status.Capacity
 	n.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, LastHeartbeatTime: metav1.Now()}}
-	if _, err := admin.CoreV1().Nodes().UpdateStatus(t.Context(), n, metav1.UpdateOptions{}); err != nil {
+	// A patch, as others change the node too.
+	status, err := json.Marshal(map[string]any{"status": n.Status})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := admin.CoreV1().Nodes().Patch(t.Context(), name, types.StrategicMergePatchType, status, metav1.PatchOptions{}, "status"); err != nil {
 		t.Fatal(err)
 	}
 }
