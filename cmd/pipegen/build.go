@@ -165,6 +165,9 @@ pushes nothing and leaves an archive, a root file system or a digest in
 				return err
 			}
 			job.Registry = client
+			if job.Getenv, err = a.withStored(cmd.Context(), p, a.getenv, b); err != nil {
+				return err
+			}
 			result, err := engine.Run(cmd.Context(), job)
 			if err != nil {
 				return err

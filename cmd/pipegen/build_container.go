@@ -12,6 +12,7 @@ import (
 
 	"github.com/pipegen/pipegen/pkg/failure"
 	"github.com/pipegen/pipegen/pkg/plan"
+	"github.com/pipegen/pipegen/pkg/quote"
 	"github.com/pipegen/pipegen/pkg/registry"
 	"github.com/pipegen/pipegen/pkg/runner"
 )
@@ -136,6 +137,17 @@ func (a *app) containerEnv(ctx context.Context, p *plan.Plan, img *plan.Image, b
 		if value := a.getenv(name); name != "" && value != "" {
 			env = append(env, name+"="+value)
 		}
+	}
+	// What AWS keeps is read here: the container need not be able to.
+	getenv, err := a.withStored(ctx, p, a.getenv, b)
+	if err != nil {
+		return nil, err
+	}
+	for _, arn := range b.Stored() {
+		if strings.Contains(arn, "=") {
+			return nil, failure.WithHint(failure.Input("%s: a name with = cannot be given to a container", quote.Text(arn)), "keep the secret under another name")
+		}
+		env = append(env, arn+"="+getenv(arn))
 	}
 	aws, err := a.registryClient(p.Publish).TemporaryCredentials(ctx, host(b.Destination))
 	return append(env, aws...), err

@@ -75,6 +75,9 @@ func (a *app) registryOptions(publish config.Publish, insecure ...string) regist
 		Insecure: append(slices.Clone(insecure), publish.Insecure...), Getenv: a.getenv, UserAgent: "pipegen/" + version, Warn: a.warn,
 		Transport: transport, Budget: budget, AWS: signingIn(publish),
 	}
+	for _, rule := range publish.PullThrough {
+		o.PullThrough = append(o.PullThrough, registry.PullThrough(rule))
+	}
 	if create := publish.CreateRepository; create != nil {
 		o.Create = &registry.Creation{
 			Encryption: create.Encryption, KMSKey: create.KMSKey, Immutable: create.Immutable,
@@ -100,9 +103,12 @@ func signingIn(publish config.Publish) registry.AWS {
 	return aws
 }
 
-// createRepositories makes the repositories that a build writes to, where the
-// plan asks for that: engines make none.
+// createRepositories makes the repositories that a build writes to, and the caches
+// that it may pull through, where the plan asks for that: engines make none.
 func createRepositories(ctx context.Context, client *registry.Client, p *plan.Plan, b *plan.Build) error {
+	if err := client.CreatePullThrough(ctx); err != nil {
+		return err
+	}
 	if b.Pushes() {
 		if err := client.CreateRepository(ctx, b.Destination, false); err != nil {
 			return err

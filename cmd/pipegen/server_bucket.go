@@ -12,9 +12,11 @@ func (a *app) initBucketCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "init-bucket",
 		Short: "Create the bucket for contexts and logs",
-		Long: `Creates the bucket that the S3_ variables name, closed to the public, and with
-uploads that never ended gone after a day. A bucket that is there stays as it
-is; that it can be used is checked.`,
+		Long: `Creates the bucket that the S3_ variables name, closed to the public, with the
+encryption of S3_SSE as its default, and with a rule by which uploads that never
+ended are gone after a day. A bucket that is there gets the rule beside its
+own, if none of those does the same, and keeps everything else; that it can be
+used is checked.`,
 		Example: "  S3_BUCKET=pipegen-builds S3_REGION=eu-central-1 pipegen server init-bucket",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -22,14 +24,24 @@ is; that it can be used is checked.`,
 			if err != nil {
 				return err
 			}
-			created, lacks, err := blob.CreateBucket(cmd.Context(), o)
-			for _, lack := range lacks {
-				a.warn("this server of S3 does not have " + lack)
+			p, err := blob.PrepareBucket(cmd.Context(), o)
+			for _, lack := range p.Lacks {
+				a.warn(lack)
 			}
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(a.stdout, "%s\n", map[bool]string{true: "created the bucket " + o.Bucket, false: "the bucket " + o.Bucket + " is there and can be used"}[created])
+			if p.Region != o.Region && o.Region != "" {
+				a.warn(fmt.Sprintf("the bucket is in %s: set S3_REGION to that", p.Region))
+			}
+			did := "the bucket " + o.Bucket + " is there and can be used"
+			switch {
+			case p.Created:
+				did = "created the bucket " + o.Bucket
+			case p.Ruled:
+				did += "; uploads that never ended are gone after a day now"
+			}
+			_, err = fmt.Fprintln(a.stdout, did)
 			return err
 		},
 	}

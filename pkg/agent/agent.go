@@ -53,6 +53,9 @@ type Work struct {
 	Logins []registry.Login
 	// The task's secrets, then the environment.
 	Getenv func(string) string
+	// Whether to read what AWS keeps of the build's secrets by the role of this
+	// machine.
+	ReadStored bool
 	// Takes the log; an engine.LineWriter.
 	Log interface {
 		Write(p []byte) (int, error)
@@ -77,6 +80,8 @@ type Options struct {
 	Usage func() api.Usage
 	// Environment of the build, under its secrets.
 	Getenv func(string) string
+	// Why the place where it runs tells an agent to stop, if there is one reason.
+	Interrupted string
 	// Is told what an operator may want to know; may be nil.
 	Note func(string)
 	// Default: time.Now.
@@ -102,7 +107,7 @@ func Fault(err error) error {
 
 // Why a build is stopped.
 var (
-	errInterrupted = errors.New("the agent was told to stop")
+	errInterrupted = errors.New(api.ToldToStop)
 	errDisowned    = errors.New("the controller has given the task up")
 	errLate        = errors.New("the run's time is over")
 )
@@ -163,6 +168,14 @@ type task struct {
 	stop  context.CancelCauseFunc // ends the build
 }
 
+// interruption is why the agent is told to stop.
+func (t *task) interruption() error {
+	if t.o.Interrupted == "" {
+		return errInterrupted
+	}
+	return fmt.Errorf("%w: %s", errInterrupted, t.o.Interrupted)
+}
+
 // now is the time by the controller's clock.
 func (t *task) now() time.Time { return t.o.Now().Add(t.ahead).UTC() }
 
@@ -184,7 +197,7 @@ func (t *task) run(ctx context.Context) error {
 	build, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stop(nil)
 	t.stop = stop
-	defer context.AfterFunc(ctx, func() { stop(errInterrupted) })()
+	defer context.AfterFunc(ctx, func() { stop(t.interruption()) })()
 	// What is stopped must not wait until there is room for what it has to say.
 	defer context.AfterFunc(build, t.spool.hurry)()
 	var late <-chan time.Time
@@ -256,7 +269,7 @@ func (t *task) build(ctx context.Context) (plan.Result, error) {
 	host, _ := os.Hostname()
 	t.log.say("info", "pipegen %s on %s (%s/%s), attempt %d", t.o.Version, host, runtime.GOOS, runtime.GOARCH, t.Attempt)
 	w := Work{
-		Plan: t.Plan, Image: img, Build: b, Log: t.log, Getenv: t.getenv,
+		Plan: t.Plan, Image: img, Build: b, Log: t.log, Getenv: t.getenv, ReadStored: t.ReadStored,
 		Root: filepath.Join(t.o.Dir, "context"), MetadataDir: filepath.Join(t.o.Dir, "metadata"), TempDir: filepath.Join(t.o.Dir, "tmp"),
 	}
 	defer func() {

@@ -195,6 +195,9 @@ type ContextUpload struct {
 	PartSize int64 `json:"part_size,omitempty"`
 	// Where to PUT the parts, in order.
 	Parts []SignedURL `json:"parts,omitempty"`
+	// ETags of the parts that an upload which was cut off has left there, at their
+	// places among Parts; empty: to be sent. None: all are to be sent.
+	Have []string `json:"have,omitempty"`
 }
 
 // SignedURL is where something may be fetched from or put to for a while.
@@ -212,6 +215,20 @@ type ContextComplete struct {
 	Upload string `json:"upload"`
 	// ETag header of each part's answer, in order.
 	ETags []string `json:"etags"`
+}
+
+// Identity shows who an agent is that was started without a token, as on ECS:
+// POST /v1/tasks/ID/token. It needs no authentication of its own.
+type Identity struct {
+	// What the launcher of the task asks for: on ECS headers of a request to STS,
+	// signed with the role of the agent.
+	Proof map[string]string `json:"proof"`
+}
+
+// TaskToken is what an agent gets for it.
+type TaskToken struct {
+	// Good for this task until it ends; a secret.
+	Token string `json:"token"`
 }
 
 // Claim is what an agent starts with: POST /v1/tasks/ID/claim. A task is
@@ -236,6 +253,9 @@ type Assignment struct {
 	Published   []plan.Published  `json:"published,omitempty"`
 	Credentials []Credential      `json:"credentials,omitempty"`
 	Secrets     map[string]string `json:"secrets,omitempty"`
+	// Whether the agent is to read what AWS keeps of the build's secrets, by its own
+	// role, as far as Secrets does not have it.
+	ReadStored bool `json:"read_stored,omitempty"`
 	// When the build must have ended.
 	Deadline time.Time `json:"deadline"`
 	// How often to send a heartbeat, in seconds.
@@ -288,6 +308,10 @@ type HeartbeatAck struct {
 	Cancel bool   `json:"cancel"`
 	Reason string `json:"reason,omitempty"`
 }
+
+// ToldToStop is the error of an agent that somebody else than its controller has
+// told to stop, and not said why.
+const ToldToStop = "the agent was told to stop"
 
 // TaskResult ends a task: POST /v1/tasks/ID/result, after its whole log.
 type TaskResult struct {

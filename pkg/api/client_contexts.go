@@ -35,13 +35,15 @@ func (c *Client) CompleteContext(ctx context.Context, digest string, done Contex
 }
 
 // UploadContext brings an archive to the controller unless it is there, and says
-// whether it had to be sent. progress is told how many bytes of it are there,
-// and may be nil; it is called concurrently, and starts again when an upload has to.
-func (c *Client) UploadContext(ctx context.Context, r ContextRequest, archive io.ReaderAt, progress func(sent int64)) (sent bool, err error) {
+// whether it had to be sent. What an upload that was cut off has left there is not
+// sent again. progress is told how many bytes of it are there, and may be nil; it
+// is called concurrently, and goes back when an upload has to start again.
+func (c *Client) UploadContext(ctx context.Context, r ContextRequest, archive io.ReaderAt, progress func(there int64)) (sent bool, err error) {
 	if progress == nil {
 		progress = func(int64) {}
 	}
 	const attempts = 3
+	wrong := false
 	for attempt := 1; ; attempt++ {
 		u, err := c.AnnounceContext(ctx, r)
 		if err != nil || u.Exists {
@@ -51,8 +53,11 @@ func (c *Client) UploadContext(ctx context.Context, r ContextRequest, archive io
 		if err = c.upload(ctx, r, u, archive, progress); err == nil {
 			return true, nil
 		}
-		// Addresses expire, and an upload whose end was not answered may be done.
-		if ctx.Err() != nil || attempt == attempts || !isAny(err, ErrForbidden, ErrNotFound, ErrConflict, ErrGone) {
+		// Addresses expire, an upload whose end was not answered may be done, and
+		// parts that somebody else left may be other ones, which is seen at the end.
+		again := isAny(err, ErrForbidden, ErrNotFound, ErrConflict, ErrGone) || errors.Is(err, failure.ErrInput) && !wrong
+		wrong = wrong || errors.Is(err, failure.ErrInput)
+		if ctx.Err() != nil || attempt == attempts || !again {
 			return true, err
 		}
 	}
@@ -75,13 +80,21 @@ func (c *Client) upload(ctx context.Context, r ContextRequest, u ContextUpload, 
 	if n := int64(len(u.Parts)); n == 0 || size <= 0 && r.Size > 0 || n > 1 && (r.Size+size-1)/size != n {
 		return fmt.Errorf("the controller's parts do not make up the context: %d of %d bytes for %d", n, size, r.Size)
 	}
+	if n := len(u.Have); n != 0 && n != len(u.Parts) {
+		return fmt.Errorf("the controller has %d parts of %d", n, len(u.Parts))
+	}
 	var done atomic.Int64
 	etags := make([]string, len(u.Parts))
+	copy(etags, u.Have)
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(uploading)
 	for i, part := range u.Parts {
 		at := int64(i) * size
 		n := min(size, r.Size-at)
+		if etags[i] != "" {
+			progress(done.Add(n))
+			continue
+		}
 		g.Go(func() error {
 			var err error
 			etags[i], err = c.put(gctx, part, io.NewSectionReader(archive, at, n), n, func(d int64) { progress(done.Add(d)) })

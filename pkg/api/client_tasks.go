@@ -6,6 +6,15 @@ import (
 	"time"
 )
 
+// TaskToken gets the token of a task for its agent, which shows who it is. It is
+// a call for a client without a token. ErrForbidden: it is not that agent;
+// ErrConflict: an agent has the task; ErrGone: it ended meanwhile.
+func (c *Client) TaskToken(ctx context.Context, task string, id Identity) (string, error) {
+	var t TaskToken
+	err := c.call(ctx, request{method: http.MethodPost, path: []string{"tasks", task, "token"}, body: id, out: &t})
+	return t.Token, err
+}
+
 // Claim takes a task for an agent. ErrConflict: another agent has it; ErrGone:
 // it ended meanwhile. ahead is how far the controller's clock, by which times in
 // the assignment are given, goes before this machine's: to a second and the time

@@ -9,8 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -409,6 +411,64 @@ func TestUpload(t *testing.T) {
 	}
 	if sent, err := c.UploadContext(t.Context(), ContextRequest{"sha256:ab", int64(len(data))}, bytes.NewReader(data), nil); sent || err != nil {
 		t.Errorf("sent again: %t, %v", sent, err)
+	}
+}
+
+// Parts that are there already are not sent again. Where they turn out to be other
+// ones than the archive has, which is seen at the end, all is sent once more.
+func TestUploadGoesOn(t *testing.T) {
+	data := []byte("aaaabbbbcc")
+	for _, wrong := range []bool{false, true} {
+		var mu sync.Mutex
+		puts, announced := map[string]int{}, 0
+		mux := http.NewServeMux()
+		mux.HandleFunc("POST /v1/contexts", func(w http.ResponseWriter, _ *http.Request) {
+			mu.Lock()
+			defer mu.Unlock()
+			announced++
+			u := ContextUpload{Upload: "u1", PartSize: 4, Parts: []SignedURL{{URL: "/part/1"}, {URL: "/part/2"}, {URL: "/part/3"}}}
+			if announced == 1 {
+				u.Have = []string{"e1", "", "e3"}
+			}
+			_ = json.NewEncoder(w).Encode(u)
+		})
+		mux.HandleFunc("PUT /part/{n}", func(w http.ResponseWriter, r *http.Request) {
+			body, _ := io.ReadAll(r.Body)
+			mu.Lock()
+			defer mu.Unlock()
+			puts[r.PathValue("n")+" "+string(body)]++
+			w.Header().Set("ETag", "e"+r.PathValue("n"))
+		})
+		mux.HandleFunc("POST /v1/contexts/{digest}/complete", func(w http.ResponseWriter, r *http.Request) {
+			var c ContextComplete
+			if err := json.NewDecoder(r.Body).Decode(&c); err != nil || !slices.Equal(c.ETags, []string{"e1", "e2", "e3"}) {
+				t.Errorf("completed with %q, %v", c.ETags, err)
+			}
+			if mu.Lock(); wrong && announced == 1 {
+				w.WriteHeader(http.StatusBadRequest)
+			}
+			mu.Unlock()
+			fmt.Fprint(w, "{}")
+		})
+		server := httptest.NewServer(mux)
+		c, err := NewClient(ClientOptions{URL: server.URL, Insecure: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		most := int64(0)
+		_, err = c.UploadContext(t.Context(), ContextRequest{"sha256:ab", int64(len(data))}, bytes.NewReader(data), func(n int64) {
+			mu.Lock()
+			defer mu.Unlock()
+			most = max(most, n)
+		})
+		server.Close()
+		want := map[string]int{"2 bbbb": 1}
+		if wrong {
+			want = map[string]int{"1 aaaa": 1, "2 bbbb": 2, "3 cc": 1}
+		}
+		if err != nil || !maps.Equal(puts, want) || most != 10 {
+			t.Errorf("wrong parts: %v: %v; sent %v; %d bytes are there", wrong, err, puts, most)
+		}
 	}
 }
 

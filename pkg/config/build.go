@@ -172,7 +172,7 @@ type Resources struct {
 }
 
 // Secret is a secret of the build by reference: its value is in an
-// environment variable or in a file, never in the configuration.
+// environment variable, in a file or kept by AWS, never in the configuration.
 type Secret struct {
 	// Name by which the Dockerfile mounts it.
 	ID string `yaml:"id" json:"id"`
@@ -180,4 +180,6 @@ type Secret struct {
 	Env string `yaml:"env,omitempty" json:"env,omitempty"`
 	// File with the value.
 	File string `yaml:"file,omitempty" json:"file,omitempty"`
+	// ARN of a secret of Secrets Manager or of a parameter of SSM with the value; env may name a variable for it.
+	ARN string `yaml:"arn,omitempty" json:"arn,omitempty"`
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"unicode"
 
 	"gopkg.in/yaml.v3"
@@ -118,7 +119,7 @@ func (d *decoder) structure(v reflect.Value, n *yaml.Node, name string) {
 		if d.doc.full() {
 			continue
 		}
-		if _, ok := keysOf[reflect.TypeFor[BuildConfig]()].index[e.key.Value]; ok && v.Type() == reflect.TypeFor[Override]() {
+		if _, ok := keysOf()[reflect.TypeFor[BuildConfig]()].index[e.key.Value]; ok && v.Type() == reflect.TypeFor[Override]() {
 			d.doc.fault(e.key, "unknown-key", "write it at the top of the file", "%s cannot differ per platform", e.key.Value)
 			continue
 		}
@@ -345,11 +346,13 @@ type keys struct {
 }
 
 // keysOf holds the keys of every struct that a file is read into.
-var keysOf = collectKeys(map[reflect.Type]keys{}, reflect.TypeFor[BuildConfig](), reflect.TypeFor[Pipegen]())
+var keysOf = sync.OnceValue(func() map[reflect.Type]keys {
+	return collectKeys(map[reflect.Type]keys{}, reflect.TypeFor[BuildConfig](), reflect.TypeFor[Pipegen]())
+})
 
 // keysIn gives the keys of a struct, also of one that is not pipegen's own.
 func keysIn(t reflect.Type) keys {
-	if k, ok := keysOf[t]; ok {
+	if k, ok := keysOf()[t]; ok {
 		return k
 	}
 	return collectKeys(map[reflect.Type]keys{}, t)[t]

@@ -3,8 +3,9 @@ package config
 import (
 	"encoding/json"
 	"io/fs"
-	"regexp"
 	"strings"
+
+	"github.com/pipegen/pipegen/internal/lazyregexp"
 )
 
 // RegistryAccess says how the credentials of AWS for one registry of ECR come
@@ -44,16 +45,32 @@ type CreateRepository struct {
 	LifecyclePolicy *string `yaml:"lifecycle_policy,omitempty" json:"lifecycle_policy,omitempty"`
 }
 
+// PullThrough is a rule by which a registry of ECR keeps what is pulled from
+// another one.
+type PullThrough struct {
+	// Host of the registry: ACCOUNT.dkr.ecr.REGION.amazonaws.com.
+	Registry string `yaml:"registry" json:"registry"`
+	// What names of its repositories begin with, such as docker-hub.
+	Prefix string `yaml:"prefix" json:"prefix"`
+	// Host of the other registry, such as registry-1.docker.io.
+	Upstream string `yaml:"upstream" json:"upstream"`
+	// ARN of the secret with credentials for that, whose name begins with ecr-pullthroughcache/.
+	Credentials string `yaml:"credentials,omitempty" json:"credentials,omitempty"`
+}
+
 var encryptions = []string{"AES256", "KMS", "KMS_DSSE"}
 
 var (
-	roleARN = regexp.MustCompile(`^arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]+$`)
+	roleARN = lazyregexp.New(`^arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]+$`)
 	// https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html
-	externalID = regexp.MustCompile(`^[A-Za-z0-9_+=,.@:/-]{2,}$`)
-	awsRegion  = regexp.MustCompile(`^[a-z]{2,}(-[a-z]+)+-[0-9]+$`)
-	ecrHost    = regexp.MustCompile(`^([0-9]{12}\.dkr[.-]ecr(-fips)?\.[a-z0-9-]+\.[a-z0-9.-]+|public\.ecr\.aws|ecr-public\.aws\.com)$`)
+	externalID = lazyregexp.New(`^[A-Za-z0-9_+=,.@:/-]{2,}$`)
+	awsRegion  = lazyregexp.New(`^[a-z]{2,}(-[a-z]+)+-[0-9]+$`)
+	ecrHost    = lazyregexp.New(`^([0-9]{12}\.dkr[.-]ecr(-fips)?\.[a-z0-9-]+\.[a-z0-9.-]+|public\.ecr\.aws|ecr-public\.aws\.com)$`)
+	// https://docs.aws.amazon.com/AmazonECR/latest/APIReference/API_CreatePullThroughCacheRule.html
+	rulePrefix   = lazyregexp.New(`^[a-z0-9]+([._/-][a-z0-9]+)*$`)
+	ruleUpstream = lazyregexp.New(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+$`)
 	// https://docs.aws.amazon.com/AmazonECR/latest/APIReference/API_ImageTagMutabilityExclusionFilter.html
-	tagFilter = regexp.MustCompile(`^[0-9A-Za-z._*-]+$`)
+	tagFilter = lazyregexp.New(`^[0-9A-Za-z._*-]+$`)
 )
 
 const (
@@ -81,6 +98,9 @@ func (c checker) ecr(p *Publish) {
 			c.fault("bad-audience", "such as sts.amazonaws.com", at("id_token", "audience"), "%s is no audience", show(t.Audience))
 		}
 	}
+	for i, rule := range p.PullThrough {
+		c.pullThrough(rule, i)
+	}
 	create := p.CreateRepository
 	if create == nil {
 		return
@@ -100,6 +120,24 @@ func (c checker) ecr(p *Publish) {
 		if len(pattern) > maxTag || !tagFilter.MatchString(pattern) || strings.Count(pattern, "*") > maxStars {
 			c.fault("bad-tag", "letters, digits and ._-, with at most two *", at("mutable_tags", i), "%s is no pattern of tags", show(pattern))
 		}
+	}
+}
+
+func (c checker) pullThrough(rule PullThrough, i int) {
+	c = c.below("pull_through", i)
+	if !ecrHost.MatchString(rule.Registry) || strings.HasPrefix(rule.Registry, "public.") || strings.HasPrefix(rule.Registry, "ecr-public.") {
+		c.fault("bad-registry", "write ACCOUNT.dkr.ecr.REGION.amazonaws.com", at("registry"), "%s is no host of ECR", show(rule.Registry))
+	}
+	if !rulePrefix.MatchString(rule.Prefix) || len(rule.Prefix) > 30 {
+		c.fault("bad-value", "docker-hub", at("prefix"), "prefix %s: 2 to 30 small letters, digits and ._-/", show(rule.Prefix))
+	}
+	if !ruleUpstream.MatchString(rule.Upstream) {
+		c.fault("bad-registry", "registry-1.docker.io, quay.io, ghcr.io, public.ecr.aws, …", at("upstream"), "upstream %s is no host", show(rule.Upstream))
+	}
+	if rule.Credentials != "" && !strings.Contains(rule.Credentials, ":secret:ecr-pullthroughcache/") {
+		c.fault("bad-arn", "arn:aws:secretsmanager:REGION:ACCOUNT:secret:ecr-pullthroughcache/NAME", at("credentials"), "ECR takes credentials from secrets alone whose names begin with ecr-pullthroughcache/")
+	} else if _, err := ParseStoredSecret(rule.Credentials); rule.Credentials != "" && err != nil {
+		c.fault("bad-arn", "arn:aws:secretsmanager:REGION:ACCOUNT:secret:ecr-pullthroughcache/NAME", at("credentials"), "%s", err)
 	}
 }
 

@@ -29,6 +29,11 @@ func TestECR(t *testing.T) {
 		{"no JSON", "create_repository: {lifecycle_policy: text.json}", "bad-policy|rules"},
 		{"no rules", "create_repository: {lifecycle_policy: '{}'}", "bad-policy|rules"},
 		{"too large", "create_repository: {lifecycle_policy: large.json}", "bad-policy|30720"},
+		{"a cache elsewhere", "pull_through: [{registry: ghcr.io, prefix: hub, upstream: quay.io}]", "bad-registry|no host of ECR"},
+		{"a public cache", "pull_through: [{registry: public.ecr.aws, prefix: hub, upstream: quay.io}]", "bad-registry|no host of ECR"},
+		{"prefix of a cache", "pull_through: [{registry: 123456789012.dkr.ecr.eu-west-1.amazonaws.com, prefix: Hub, upstream: quay.io}]", "bad-value|docker-hub"},
+		{"upstream of a cache", "pull_through: [{registry: 123456789012.dkr.ecr.eu-west-1.amazonaws.com, prefix: hub, upstream: 'https://quay.io'}]", "bad-registry|quay.io"},
+		{"secret of a cache", "pull_through: [{registry: 123456789012.dkr.ecr.eu-west-1.amazonaws.com, prefix: hub, upstream: quay.io, credentials: 'arn:aws:secretsmanager:eu-west-1:123456789012:secret:hub'}]", "bad-arn|ecr-pullthroughcache/"},
 		{"a list", "create_repository: [true]", "wrong-type|"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

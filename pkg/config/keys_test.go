@@ -12,7 +12,7 @@ import (
 // TestEveryKeyIsRead writes each key of each struct once and reads it back,
 // so that a new field cannot lack a key, nor have a type that nothing reads.
 func TestEveryKeyIsRead(t *testing.T) {
-	for typ, keys := range keysOf {
+	for typ, keys := range keysOf() {
 		if len(keys.index) != typ.NumField() {
 			t.Errorf("%s has %d fields and %d keys", typ, typ.NumField(), len(keys.index))
 		}
@@ -35,7 +35,7 @@ func TestEveryKeyIsRead(t *testing.T) {
 		}
 	}
 	for _, typ := range []reflect.Type{reflect.TypeFor[BuildConfig](), reflect.TypeFor[Override](), reflect.TypeFor[Pipegen](), reflect.TypeFor[Target](), reflect.TypeFor[Publish]()} {
-		if len(keysOf[typ].names) == 0 {
+		if len(keysOf()[typ].names) == 0 {
 			t.Errorf("%s is not known", typ)
 		}
 	}
@@ -58,7 +58,7 @@ func sample(t *testing.T, typ reflect.Type) string {
 	case reflect.Map:
 		return "{k: " + sample(t, typ.Elem()) + "}"
 	case reflect.Struct:
-		keys := keysOf[typ]
+		keys := keysOf()[typ]
 		return "{" + keys.names[0] + ": " + sample(t, typ.Field(keys.index[keys.names[0]]).Type) + "}"
 	}
 	t.Fatalf("no sample of %s", typ)

@@ -199,7 +199,7 @@ func steps(file string) func(yield func(dir, name string) bool) {
 
 // project reads one project; nil: its file is gone from the work tree.
 func (l *loader) project(file string) *Project {
-	p := &Project{Dir: path.Dir(file), File: file, defaults: l.defaults, images: l.pipegen.Images}
+	p := &Project{Dir: path.Dir(file), File: file, defaults: l.defaults, images: l.pipegen.Images, daemons: len(l.pipegen.BuildKit.Addresses) > 0}
 	if !l.has(file) || !l.read(p) {
 		return nil
 	}

@@ -85,6 +85,8 @@ type Publish struct {
 	Also []Also `yaml:"also,omitempty" json:"also,omitempty"`
 	// Creates missing ECR repositories: true, or how they are made.
 	CreateRepository *CreateRepository `yaml:"create_repository,omitempty" json:"create_repository,omitempty"`
+	// Pull-through caches of ECR that are made if they are missing.
+	PullThrough []PullThrough `yaml:"pull_through,omitempty" json:"pull_through,omitempty"`
 	// How AWS is signed in to for registries of ECR, by host.
 	Registries map[string]RegistryAccess `yaml:"registries,omitempty" json:"registries,omitempty"`
 	// Signs in to AWS by the identity that the CI system gives a job, without keys.

@@ -27,6 +27,7 @@ type Project struct {
 	doc      *document
 	defaults *document // root is the mapping below defaults, or nil
 	images   Images
+	daemons  bool // whether BuildKit has addresses
 }
 
 // ProjectImage is one image that a project yields.

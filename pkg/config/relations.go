@@ -209,6 +209,10 @@ func (p *Project) runners() {
 		if b.Runner == "ci" {
 			continue
 		}
+		if b.Runner == "ecs" && b.Engine == "buildkit" && !p.daemons {
+			p.fault("runner-engine", "name daemons in buildkit.addresses of pipegen.yaml, or write engine: kaniko", p.where(pl, "engine"), "runner ecs cannot start BuildKit: Fargate gives no privilege")
+			return
+		}
 		for _, output := range b.Outputs {
 			if slices.Contains(outputs, output) && output != "image" {
 				p.fault("runner-outputs", "write outputs: [image], or runner: ci", p.where(pl, "outputs"), "the output %s would stay where runner %s builds: it hands back no files", output, b.Runner)

@@ -20,7 +20,7 @@ var update = flag.Bool("update", false, "renew the files that the tests compare 
 // enums are the keys whose values come from a set.
 var enums = map[string][]string{
 	"engine": engines, "runner": runners, "frontend": frontends, "layout": layouts,
-	"media_type": mediaTypes, "mode": cacheModes, "encryption": encryptions,
+	"media_type": mediaTypes, "mode": cacheModes, "encryption": encryptions, "read_by": readers,
 }
 
 func adjust(typeName, key string, s *schemagen.Schema) {

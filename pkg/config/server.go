@@ -22,6 +22,12 @@ type Server struct {
 	Kubernetes *ServerKubernetes `yaml:"kubernetes,omitempty"`
 	// The same as configs/config.yaml of the original has it.
 	K8s *ServerK8s `yaml:"k8s,omitempty"`
+	// How agents are started on ECS.
+	ECS *ServerECS `yaml:"ecs,omitempty"`
+	// Who reads values of secrets that builds name by ARN, and which these may be.
+	Secrets *ServerSecrets `yaml:"secrets,omitempty"`
+	// Where copies of the logs of builds go; default: nowhere.
+	LogCopy *ServerLogCopy `yaml:"log_copy,omitempty"`
 	// CI systems whose jobs may use it by the identity tokens that they give them.
 	OIDC []ServerIssuer `yaml:"oidc,omitempty"`
 	// Has rendered jobs use it by the identity that the CI system gives them, without a token of its own.
@@ -97,6 +103,9 @@ func (c checker) server(s *Server) {
 	c.address(s.URL)
 	c.below("kubernetes").kubernetes(s.Kubernetes)
 	c.below("k8s").k8s(s.K8s)
+	c.below("secrets").serverSecrets(s.Secrets)
+	c.below("log_copy").logCopy(s.LogCopy)
+	c.below("ecs").ecs(s.ECS)
 	l := &s.Limits
 	limits := c.below("limits")
 	for _, e := range limits.entries("tasks") {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/pipegen/pipegen/pkg/failure"
 	"github.com/pipegen/pipegen/pkg/quote"
 )
 
@@ -229,8 +230,13 @@ func (c checker) secrets(secrets []Secret) {
 			c.fault("duplicate-secret", "", at("secrets", i, "id"), "there are two secrets with the id %s", show(s.ID))
 		}
 		seen[s.ID] = true
-		if (s.Env == "") == (s.File == "") {
-			c.fault("bad-secret", "write env: NAME or file: PATH", at("secrets", i), "a secret wants exactly one of env and file")
+		if !s.Sound() {
+			c.fault("bad-secret", "write env: NAME, file: PATH, or arn: ARN (with env if scripts are to see it)", at("secrets", i), "a secret wants exactly one of env, file and arn")
+		}
+		if s.ARN != "" {
+			if _, err := ParseStoredSecret(s.ARN); err != nil {
+				c.fault("bad-arn", failure.Hint(err), at("secrets", i, "arn"), "%s", err)
+			}
 		}
 		c.envName(s.Env, at("secrets", i, "env"))
 	}

@@ -5,17 +5,19 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
-	"regexp"
 	"slices"
 	"time"
 
+	"github.com/pipegen/pipegen/internal/lazyregexp"
 	"github.com/pipegen/pipegen/pkg/api"
 	"github.com/pipegen/pipegen/pkg/controller/blob"
 	"github.com/pipegen/pipegen/pkg/controller/store"
 	"github.com/pipegen/pipegen/pkg/failure"
 	"github.com/pipegen/pipegen/pkg/plan"
 	"github.com/pipegen/pipegen/pkg/quote"
+	"github.com/pipegen/pipegen/pkg/runner"
 )
 
 const (
@@ -23,16 +25,67 @@ const (
 	signedFor = 15 * time.Minute
 	// exiting is how long an agent may take to exit that has reported.
 	exiting = 30 * time.Second
+	// hearsay is how long a launcher may take to say why an agent was told to
+	// stop that has said that it was.
+	hearsay = 15 * time.Second
 )
 
 // TaskOf gives the task of the agent that holds the token with this SHA-256;
 // ErrNotFound. Whether the task still goes on the methods for agents say.
 func (c *Controller) TaskOf(ctx context.Context, tokenHash []byte) (taskID string, err error) {
-	err = c.o.Store.Read(ctx, func(tx *store.Tx) error { taskID, err = tx.TaskOf(tokenHash); return err })
+	err = c.o.Store.Ask(ctx, func(tx *store.Tx) error { taskID, err = tx.TaskOf(tokenHash); return err })
 	if errors.Is(err, ErrNotFound) {
 		err = fmt.Errorf("the task of this token: %w", ErrNotFound)
 	}
 	return taskID, err
+}
+
+// Token gives a token to the agent of a task that waits to be claimed, for a
+// proof of who it is. [runner.ErrUnidentified]: it is not that agent;
+// ErrConflict: an agent has the task, or its agents bring tokens; ErrGone: it
+// has ended, or is about to.
+func (c *Controller) Token(ctx context.Context, task string, proof map[string]string) (string, error) {
+	may := func(t *store.Task) error {
+		switch {
+		case t.State.Ended():
+			return fmt.Errorf("%w: task %s has ended: %s", ErrGone, task, t.State)
+		case t.StopState != "":
+			return fmt.Errorf("%w: task %s is being stopped: %s", ErrGone, task, t.Stop)
+		case t.State != api.Starting:
+			return fmt.Errorf("%w: task %s is %s: nobody waits for its agent", ErrConflict, task, t.State)
+		}
+		return nil
+	}
+	var t store.Task
+	err := c.o.Store.Read(ctx, func(tx *store.Tx) (err error) { t, err = tx.Task(task); return err })
+	if err != nil {
+		return "", fmt.Errorf("task %s: %w", quote.Text(task), err)
+	}
+	if err := may(&t); err != nil {
+		return "", err
+	}
+	l, ok := c.o.Launchers[t.Runner].(runner.Identifier)
+	if !ok {
+		return "", fmt.Errorf("%w: agents on %s are started with a token", ErrConflict, t.Runner)
+	}
+	if err := l.Identify(ctx, task, proof); err != nil {
+		if errors.Is(err, runner.ErrUnidentified) {
+			return "", err
+		}
+		c.log.Warn("an agent cannot be identified for now", "task", task, "err", err)
+		return "", fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	token, hash := newToken()
+	return token, c.change(ctx, onTask(task), func(ch *change) error {
+		t, err := ch.Task(task)
+		if err != nil {
+			return err
+		}
+		if err := may(&t); err != nil {
+			return err
+		}
+		return ch.AddToken(hash, task)
+	})
 }
 
 // Claim gives a task to an agent. It is given once: only the agent that has it
@@ -43,13 +96,12 @@ func (c *Controller) Claim(ctx context.Context, task string, cl api.Claim) (api.
 	if cl.Agent == "" || len(cl.Agent) > 256 || len(cl.Version) > 256 {
 		return none, failure.Input("a claim needs the name of the agent, of at most 256 bytes")
 	}
-	var t store.Task
+	var t *store.Task
 	var r store.Run
 	var needed []store.Image
-	var sealed []byte
 	var size int64
 	err := c.change(ctx, onTask(task), func(ch *change) (err error) {
-		if t, err = ch.Task(task); err != nil {
+		if t, err = ch.task(task); err != nil {
 			return fmt.Errorf("task %s: %w", quote.Text(task), err)
 		}
 		switch {
@@ -66,12 +118,11 @@ func (c *Controller) Claim(ctx context.Context, task string, cl api.Claim) (api.
 		if err != nil {
 			return err
 		}
-		r = *run
-		if needed, err = ch.Needed(t.Run, t.Image); err != nil {
-			return err
-		}
-		if _, sealed, err = ch.Inputs(t.Run); err != nil {
-			return err
+		r, needed = *run, nil
+		if r.Images > 1 {
+			if needed, err = ch.Needed(t.Run, t.Image); err != nil {
+				return err
+			}
 		}
 		if r.Context != "" {
 			if size, err = ch.HasContext(r.Context); err != nil {
@@ -83,27 +134,28 @@ func (c *Controller) Claim(ctx context.Context, task string, cl api.Claim) (api.
 		}
 		t.Agent = cl.Agent
 		t.Deadline = ch.now.Add(min(t.Timeout, max(r.Started.Add(r.Timeout).Sub(ch.now), 0)))
-		ch.say(t.Run, about(&t, "", api.Running), "info", "running%s", prefixed(", agent ", quote.Text(cl.Version)))
-		return ch.move(&t, api.Running, "")
+		ch.say(t.Run, about(t, "", api.Running), "info", "running%s", prefixed(", agent ", quote.Text(cl.Version)))
+		return ch.move(t, api.Running, "")
 	})
 	if err != nil {
 		return none, err
 	}
-	return c.assign(ctx, &t, &r, needed, sealed, size)
+	c.claims.put(task, claimed{t.Build, t.Changed, t.Lines})
+	return c.assign(ctx, t, &r, needed, size)
 }
 
 // assign makes what an agent is given.
-func (c *Controller) assign(ctx context.Context, t *store.Task, r *store.Run, needed []store.Image, sealed []byte, size int64) (a api.Assignment, err error) {
-	full, err := c.plan(ctx, t.Run)
+func (c *Controller) assign(ctx context.Context, t *store.Task, r *store.Run, needed []store.Image, size int64) (a api.Assignment, err error) {
+	in, err := c.inputs(ctx, t.Run)
 	if err != nil {
 		return a, err
 	}
-	p, err := full.Slice(t.Build)
+	p, err := in.plan.Slice(t.Build)
 	if err != nil {
 		return a, err
 	}
 	img, b, _ := p.Find(t.Build)
-	secret, err := c.unseal(sealed)
+	secret, err := c.unseal(in.sealed)
 	if err != nil {
 		return a, err
 	}
@@ -119,6 +171,15 @@ func (c *Controller) assign(ctx context.Context, t *store.Task, r *store.Run, ne
 			a.Secrets[name] = value
 		}
 	}
+	a.ReadStored = c.agentsRead(t.Runner)
+	kept, err := c.stored(ctx, r.Submitter, t.Runner, b)
+	if err != nil {
+		return a, err
+	}
+	if a.Secrets == nil {
+		a.Secrets = kept
+	}
+	maps.Copy(a.Secrets, kept)
 	for i := range needed {
 		if needed[i].Published == nil {
 			continue // it pushes nothing
@@ -181,12 +242,18 @@ func (c *Controller) Heartbeat(ctx context.Context, task string, h api.Heartbeat
 	return ack, err
 }
 
-var imageDigest = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+var imageDigest = lazyregexp.New(`^sha256:[0-9a-f]{64}$`)
 
 // Finish ends a task as its agent reports. The same report may come again.
 // ErrConflict: lines of its log are missing, or nobody claimed it; ErrGone: it
 // ended in another way, and the report is refused.
 func (c *Controller) Finish(ctx context.Context, task string, r api.TaskResult) error {
+	return c.finish(ctx, task, r, false)
+}
+
+// finish is Finish. Unless it is final, the end of an agent that was told to
+// stop waits for what the launcher hears of who did that, and why.
+func (c *Controller) finish(ctx context.Context, task string, r api.TaskResult, final bool) error {
 	if r.Usage != nil && !(r.Usage.CPUSeconds >= 0 && r.Usage.CPUSeconds < 1e12 && r.Usage.PeakMemory >= 0) {
 		return failure.Input("the usage is less than nothing")
 	}
@@ -195,12 +262,14 @@ func (c *Controller) Finish(ctx context.Context, task string, r api.TaskResult) 
 		return err
 	}
 	var runnerName string
+	waits := false
 	err = c.change(ctx, onTask(task), func(ch *change) error {
-		t, err := ch.Task(task)
+		waits = false
+		t, err := ch.taskOfImage(task)
 		if err != nil {
 			return fmt.Errorf("task %s: %w", quote.Text(task), err)
 		}
-		state, why, result, err := verdict(&t, &r, wrong)
+		state, why, result, err := verdict(t, &r, wrong)
 		switch {
 		case err != nil:
 			return err
@@ -212,6 +281,9 @@ func (c *Controller) Finish(ctx context.Context, task string, r api.TaskResult) 
 			return fmt.Errorf("%w: task %s is %s, nobody claimed it", ErrConflict, task, t.State)
 		case r.LogLines > t.Lines:
 			return fmt.Errorf("%w: the log of task %s has %d of %d lines", ErrConflict, task, t.Lines, r.LogLines)
+		case !final && state == api.Lost && r.Error == api.ToldToStop && !slices.Contains(c.o.Local, t.Runner):
+			waits = true
+			return nil
 		}
 		t.Result = result
 		if result != nil {
@@ -221,8 +293,16 @@ func (c *Controller) Finish(ctx context.Context, task string, r api.TaskResult) 
 			t.Usage = r.Usage
 		}
 		runnerName = t.Runner
-		return ch.end(&t, state, why)
+		return ch.end(t, state, why)
 	})
+	c.claims.drop(task)
+	if err == nil && waits {
+		c.work.Go(func() {
+			if pause(c.running, hearsay) {
+				_ = c.finish(c.running, task, r, true) // it has ended meanwhile, as a rule
+			}
+		})
+	}
 	if err == nil && runnerName != "" {
 		c.forget(runnerName, task, exiting)
 	}
@@ -255,17 +335,17 @@ func (c *Controller) wrongResult(ctx context.Context, task string, r *plan.Resul
 	if r == nil {
 		return "", nil
 	}
-	var t store.Task
-	if err := c.o.Store.Read(ctx, func(tx *store.Tx) (err error) { t, err = tx.Task(task); return err }); err != nil {
+	t, err := c.claimed(ctx, task)
+	if err != nil {
 		return "", fmt.Errorf("task %s: %w", quote.Text(task), err)
 	}
-	p, err := c.plan(ctx, t.Run)
+	p, err := c.plan(ctx, runOf(task))
 	if err != nil {
 		return "", err
 	}
-	_, b, ok := p.Find(t.Build)
+	_, b, ok := p.Find(t.build)
 	switch {
-	case !ok || r.ID != t.Build:
+	case !ok || r.ID != t.build:
 		return "its agent reported the result of another build, " + quote.Text(r.ID), nil
 	case b.Pushes() && !imageDigest.MatchString(r.Digest):
 		return "its agent reported no digest of what was pushed", nil

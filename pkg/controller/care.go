@@ -19,6 +19,7 @@ type care struct {
 	task        string
 	publication bool
 	token       string
+	work        *store.Work // as it was when it was taken; nil: an earlier process took it
 	// Ends the launching or the publishing.
 	ctx    context.Context //nolint:containedctx // of what this stands for
 	cancel context.CancelFunc
@@ -98,17 +99,14 @@ func (c *Controller) launch(k *care) {
 }
 
 func (c *Controller) askForAgent(k *care) error {
-	var t store.Task
-	var r store.Run
-	if err := c.o.Store.Read(k.ctx, func(tx *store.Tx) (err error) {
-		if t, err = tx.Task(k.task); err != nil {
+	w := k.work
+	if w == nil {
+		w = new(store.Work)
+		if err := c.o.Store.Ask(k.ctx, func(tx *store.Tx) (err error) { *w, err = tx.Work(k.task); return err }); err != nil {
 			return err
 		}
-		r, err = tx.Run(t.Run)
-		return err
-	}); err != nil {
-		return err
 	}
+	t, r := &w.Task, &w.Run
 	p, err := c.plan(k.ctx, t.Run)
 	if err != nil {
 		return err
@@ -122,6 +120,10 @@ func (c *Controller) askForAgent(k *care) error {
 	if err != nil {
 		return err
 	}
+	// An agent could only say that it was given nothing.
+	if _, err := c.stored(k.ctx, r.Submitter, t.Runner, b); err != nil {
+		return err
+	}
 	select {
 	case c.launches <- struct{}{}:
 		defer func() { <-c.launches }()
@@ -131,7 +133,7 @@ func (c *Controller) askForAgent(k *care) error {
 	ctx, cancel := context.WithTimeout(k.ctx, c.o.Limits.Start)
 	defer cancel()
 	return l.Start(ctx, runner.Launch{
-		Task: t.ID, Run: t.Run, Build: t.Build, Platform: t.Platform, Engine: b.Engine, Image: b.BuilderImage, URL: c.o.URL, Token: k.token, Secrets: missing,
+		Task: t.ID, Run: t.Run, Build: t.Build, Platform: t.Platform, Engine: b.Engine, Attempt: t.Attempt, Image: b.BuilderImage, URL: c.o.URL, Token: k.token, Secrets: missing,
 		Resources: b.Resources, Deadline: c.o.Now().Add(c.o.Limits.Start + t.Timeout),
 		Labels: map[string]string{"image": img.Name, "submitter": r.Submitter, "traceparent": r.Trace},
 	})
@@ -142,11 +144,11 @@ func (c *Controller) unbrought(ctx context.Context, run string, names []string) 
 	if len(names) == 0 {
 		return nil, nil
 	}
-	var sealed []byte
-	if err := c.o.Store.Read(ctx, func(tx *store.Tx) (err error) { _, sealed, err = tx.Inputs(run); return err }); err != nil {
+	in, err := c.inputs(ctx, run)
+	if err != nil {
 		return nil, err
 	}
-	brought, err := c.unseal(sealed)
+	brought, err := c.unseal(in.sealed)
 	return slices.DeleteFunc(names, func(name string) bool { _, ok := brought.Secrets[name]; return ok }), err
 }
 

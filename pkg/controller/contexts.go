@@ -51,7 +51,7 @@ func (c *Controller) AnnounceContext(ctx context.Context, r api.ContextRequest) 
 	if err != nil {
 		return u, fmt.Errorf("context %s: %w", r.Digest, err)
 	}
-	return api.ContextUpload{Upload: up.ID, PartSize: up.PartSize, Parts: up.Parts}, nil
+	return api.ContextUpload{Upload: up.ID, PartSize: up.PartSize, Parts: up.Parts, Have: up.Have}, nil
 }
 
 // haveContext says whether a context is there, and that it is used. One that is

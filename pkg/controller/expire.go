@@ -28,7 +28,9 @@ func (c *Controller) expire(ctx context.Context) {
 		var more bool
 		_, err := c.o.Store.Lead(ctx, "expire", func(ctx context.Context) (err error) { more, err = c.expireOnce(ctx); return err })
 		if n%sweepEvery == 0 {
-			err = errors.Join(err, c.o.Blobs.Sweep(ctx, "contexts/", c.o.Now().Add(-abandoned)))
+			for _, prefix := range []string{"contexts/", "logs/"} {
+				err = errors.Join(err, c.o.Blobs.Sweep(ctx, prefix, c.o.Now().Add(-abandoned)))
+			}
 		}
 		if err != nil && ctx.Err() == nil {
 			c.log.Warn("deleting what has expired", "err", err)

@@ -29,6 +29,14 @@ type Options struct {
 	// level being info, warning or error.
 	Publish func(ctx context.Context, p *plan.Plan, img *plan.Image, results []plan.Result, creds []api.Credential,
 		log func(level, msg string)) (plan.Published, error)
+	// Refuses, as failure.ErrInput, what builds of a submitter may not name of what
+	// AWS keeps, by ARN; nil: they may name anything.
+	MayName func(submitter string, arns []string) error
+	// Reads what AWS keeps, by ARN; nil: this controller does not.
+	Stored func(ctx context.Context, arns []string) (map[string]string, error)
+	// Says whether agents of a runner read that in its place, by their own role;
+	// nil: they do not.
+	AgentsRead func(runner string) bool
 	// How agents reach this controller.
 	URL string
 	// Name of this process among those that share the store. One that starts

@@ -7,16 +7,17 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/pipegen/pipegen/internal/lazyregexp"
 	"github.com/pipegen/pipegen/pkg/api"
 	"github.com/pipegen/pipegen/pkg/controller/store"
 	"github.com/pipegen/pipegen/pkg/failure"
 	"github.com/pipegen/pipegen/pkg/plan"
 	"github.com/pipegen/pipegen/pkg/quote"
+	"github.com/pipegen/pipegen/pkg/runner"
 )
 
 const (
@@ -29,7 +30,7 @@ const (
 )
 
 // contextDigest is what a context is called.
-var contextDigest = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+var contextDigest = lazyregexp.New(`^sha256:[0-9a-f]{64}$`)
 
 // inputs is what is sealed of a run.
 type inputs struct {
@@ -102,9 +103,21 @@ func (c *Controller) draft(s *Submission) (*draft, error) {
 	if err := checkBuilds(r, done); err != nil {
 		return nil, err
 	}
+	if err := judge(c.o.Launchers[d.run.Runner], r.Plan, done); err != nil {
+		return nil, err
+	}
 	text, err := json.Marshal(r.Plan)
 	if err != nil {
 		return nil, err
+	}
+	if c.o.MayName != nil {
+		for i := range r.Plan.Images {
+			for j := range r.Plan.Images[i].Builds {
+				if err := c.o.MayName(s.Submitter, r.Plan.Images[i].Builds[j].Stored()); err != nil {
+					return nil, err
+				}
+			}
+		}
 	}
 	d.packed = c.codec.pack(text)
 	rest := *r
@@ -181,6 +194,26 @@ func checkBuilds(r *api.RunRequest, done map[string]*store.Image) error {
 	return nil
 }
 
+// judge asks a launcher whether it can do the builds of a plan.
+func judge(l runner.Launcher, p *plan.Plan, done map[string]*store.Image) error {
+	j, ok := l.(runner.Judge)
+	if !ok {
+		return nil
+	}
+	for i := range p.Images {
+		img := &p.Images[i]
+		for b := range img.Builds {
+			if done[img.Name] != nil {
+				continue
+			}
+			if err := j.Judge(p, img, &img.Builds[b]); err != nil {
+				return fmt.Errorf("build %s: %w", img.Builds[b].ID, err)
+			}
+		}
+	}
+	return nil
+}
+
 // add adds a run.
 func (c *Controller) add(ctx context.Context, d *draft) (run api.Run, created bool, err error) {
 	seal := []byte(nil)
@@ -208,9 +241,12 @@ func (c *Controller) add(ctx context.Context, d *draft) (run api.Run, created bo
 			return err
 		}
 		if r.Context != "" {
-			if err := ch.UseContext(r.Context, ch.now); errors.Is(err, ErrNotFound) {
+			if _, err := ch.HasContext(r.Context); errors.Is(err, ErrNotFound) {
 				return failure.WithHint(failure.Input("the context %s is not there", r.Context), "upload it first")
 			} else if err != nil {
+				return err
+			}
+			if err := ch.UseContext(r.Context, ch.now); err != nil {
 				return err
 			}
 		}
@@ -251,7 +287,7 @@ func (c *Controller) add(ctx context.Context, d *draft) (run api.Run, created bo
 		run, err := c.Get(ctx, earlier)
 		return run, false, err
 	}
-	c.plans.put(d.run.ID, d.plan, len(d.packed))
+	c.plans.put(d.run.ID, cachedPlan{d.plan, d.sealed, len(d.packed) + len(d.sealed)})
 	run, err = document(&d.run, images, tasks)
 	return run, true, err
 }

@@ -19,8 +19,8 @@ const maxSecret = 500 << 10
 // else.
 func checkBuildkitSecrets(b *plan.Build) error {
 	for _, s := range b.Secrets {
-		if s.ID == "" || (s.Env == "") == (s.File == "") {
-			return failure.Input("build %s: secret %q wants an id, and exactly one of env and file", b.ID, s.ID)
+		if s.ID == "" || !s.Sound() {
+			return failure.Input("build %s: secret %q wants an id, and exactly one of env, file and arn", b.ID, s.ID)
 		}
 	}
 	seen := map[string]bool{}
@@ -50,14 +50,14 @@ func sshFile(i int) string    { return fmt.Sprintf("ssh-%d", i) }
 func prepareSecrets(b *building) error {
 	j := b.Job
 	for i, s := range j.Build.Secrets {
-		value := []byte(j.Getenv(s.Env))
+		value := []byte(envOf(j.Getenv, s.Variable()))
 		if s.File != "" {
 			var err error
 			if value, err = readSecret(j, s.File); err != nil {
 				return failure.Input("secret %s: %w", s.ID, err)
 			}
 		} else if len(value) == 0 {
-			return failure.Input("secret %s: environment variable %s is not set", s.ID, s.Env)
+			return lacking(s)
 		}
 		if len(value) > maxSecret {
 			return failure.Input("secret %s: longer than %d KiB", s.ID, maxSecret>>10)

@@ -4,10 +4,10 @@ import (
 	"maps"
 	"net/url"
 	"os"
-	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/pipegen/pipegen/internal/lazyregexp"
 	"github.com/pipegen/pipegen/pkg/config"
 	"github.com/pipegen/pipegen/pkg/dockerfile"
 	"github.com/pipegen/pipegen/pkg/failure"
@@ -94,13 +94,21 @@ func scriptEnv(j *Job, home, tmp string) (map[string]string, error) {
 		if s.Env == "" {
 			continue
 		}
-		v := j.Getenv(s.Env)
+		v := envOf(j.Getenv, s.Variable())
 		if v == "" {
-			return nil, failure.Input("secret %s: environment variable %s is not set", s.ID, s.Env)
+			return nil, lacking(s)
 		}
 		env[s.Env] = v
 	}
 	return env, nil
+}
+
+// lacking says that a secret has no value.
+func lacking(s config.Secret) error {
+	if s.ARN != "" {
+		return failure.WithHint(failure.Input("secret %s: %s has not been read", s.ID, quote.Text(s.ARN)), "server.secrets says who reads it; agents do so with --ambient-credentials")
+	}
+	return failure.Input("secret %s: environment variable %s is not set", s.ID, s.Env)
 }
 
 // hideSecrets makes the log mask the secrets of the build, and says which of
@@ -118,7 +126,7 @@ func (b *building) hideSecrets() error {
 	}
 	for _, s := range j.Build.Secrets {
 		if s.File == "" {
-			hide(s.ID, envOf(j.Getenv, s.Env))
+			hide(s.ID, envOf(j.Getenv, s.Variable()))
 			continue
 		}
 		value, err := readSecret(j, s.File)
@@ -153,7 +161,7 @@ func privateKey(value string) string {
 }
 
 // likeCredentials matches the names of variables whose values are credentials.
-var likeCredentials = regexp.MustCompile(`(?i)(TOKEN|PASSWORD|PASSWD|SECRET|SECRET_ACCESS_KEY|PRIVATE_KEY|API_KEY|JWT)$`)
+var likeCredentials = lazyregexp.New(`(?i)(TOKEN|PASSWORD|PASSWD|SECRET|SECRET_ACCESS_KEY|PRIVATE_KEY|API_KEY|JWT)$`)
 
 // knownSecrets gives what the log must not show beside the secrets of the build:
 // the credentials of the source, of registries and proxies, and of the CI

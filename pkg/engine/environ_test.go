@@ -67,7 +67,7 @@ func TestHideSecrets(t *testing.T) {
 		"sub/relative": "from-the-checkout",
 	})
 	env := map[string]string{
-		"NPM": "from-npm", "GIT_AUTH": "from-git-auth", "DEPLOY": filepath.Join(dir, "key.pem"), "TINY": "abc", "AWS_SECRET_ACCESS_KEY": "/starts/with+a/slash",
+		"NPM": "from-npm", "arn:aws:ssm:eu:1:parameter/a": "from-aws", "GIT_AUTH": "from-git-auth", "DEPLOY": filepath.Join(dir, "key.pem"), "TINY": "abc", "AWS_SECRET_ACCESS_KEY": "/starts/with+a/slash",
 		"DOCKER_AUTH_CONFIG": `{"auths":{"r":{"auth":"` + base64.StdEncoding.EncodeToString([]byte("me:from-docker")) + `"}}}`, "HTTPS_PROXY": "http://me:from-proxy@p:1",
 		"GOPROXY": "https://from-goproxy@go.example.org,direct", "VENDOR_API_TOKEN": "from-vendor", "SOME_TOKEN": "true", "TOKEN_FILE_SECRET": filepath.Join(dir, "token"),
 		"OTEL_EXPORTER_OTLP_HEADERS": "authorization=Basic%20from-otel,x-key=from-key", "PLAIN": "shown-as-it-is",
@@ -83,7 +83,7 @@ func TestHideSecrets(t *testing.T) {
 		Build: &plan.Build{
 			Secrets: []config.Secret{
 				{ID: "npm", Env: "NPM"}, {ID: "file", File: filepath.Join(dir, "token")}, {ID: "relative", File: "sub/relative"}, {ID: "tiny", Env: "TINY"}, {ID: "short", File: "short"},
-				{ID: "unset", Env: "UNSET"},
+				{ID: "unset", Env: "UNSET"}, {ID: "kept", ARN: "arn:aws:ssm:eu:1:parameter/a", Env: "UNSET"},
 			},
 			SSH: []config.SSH{{Env: "DEPLOY"}, {ID: "two", File: "key.pem"}, {ID: "agent"}},
 		},
@@ -95,7 +95,7 @@ func TestHideSecrets(t *testing.T) {
 		t.Errorf("it warns: %q", out.String())
 	}
 	for _, secret := range []string{
-		"from-npm", "from-git-auth", "from-a-file", "from-the-checkout", "bm90IGEga2V5", "/starts/with+a/slash", "from-docker", "from-proxy", "from-goproxy",
+		"from-npm", "from-aws", "from-git-auth", "from-a-file", "from-the-checkout", "bm90IGEga2V5", "/starts/with+a/slash", "from-docker", "from-proxy", "from-goproxy",
 		"from-vendor", "Basic from-otel", "Basic%20from-otel", "from-key", "from-address",
 	} {
 		if got := b.log.masked("a " + secret + " b"); got != "a *** b" {

@@ -249,13 +249,27 @@ func (b *Build) Files() bool {
 func (b *Build) Credentials() []string {
 	var names []string
 	for _, s := range b.Secrets {
-		names = append(names, s.Env)
+		if s.ARN == "" {
+			names = append(names, s.Env)
+		}
 	}
 	for _, s := range b.SSH {
 		names = append(names, s.Env)
 	}
 	slices.Sort(names)
 	return slices.DeleteFunc(slices.Compact(names), func(name string) bool { return name == "" })
+}
+
+// Stored gives the ARNs of the secrets of the build that AWS keeps.
+func (b *Build) Stored() []string {
+	var arns []string
+	for _, s := range b.Secrets {
+		if s.ARN != "" {
+			arns = append(arns, s.ARN)
+		}
+	}
+	slices.Sort(arns)
+	return slices.Compact(arns)
 }
 
 // Pushes says whether any build of the image is pushed, so that there is

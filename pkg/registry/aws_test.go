@@ -137,6 +137,24 @@ func (f *fakeAWS) answer(op string, in map[string]any) (answer map[string]any, f
 		}
 		f.repositories[name] = in
 		return map[string]any{"repository": map[string]any{"repositoryName": name}}, ""
+	case "DescribePullThroughCacheRules":
+		prefix := in["ecrRepositoryPrefixes"].([]any)[0].(string)
+		if f.repositories["rule "+prefix] == nil {
+			return nil, "PullThroughCacheRuleNotFoundException"
+		}
+		return map[string]any{"pullThroughCacheRules": []any{f.repositories["rule "+prefix]}}, ""
+	case "CreatePullThroughCacheRule", "UpdatePullThroughCacheRule":
+		prefix, _ := in["ecrRepositoryPrefix"].(string)
+		rule := f.repositories["rule "+prefix]
+		if rule != nil && op[0] == 'C' {
+			return nil, "PullThroughCacheRuleAlreadyExistsException"
+		}
+		if rule == nil {
+			rule = map[string]any{}
+			f.repositories["rule "+prefix] = rule
+		}
+		maps.Copy(rule, in)
+		return map[string]any{}, ""
 	case "PutLifecyclePolicy":
 		if f.repositories[name] == nil {
 			return nil, "RepositoryNotFoundException"

@@ -5,10 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"regexp"
 	"slices"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"github.com/pipegen/pipegen/internal/lazyregexp"
 )
 
 // ImmutableError says that a registry does not let a tag be moved.
@@ -34,7 +35,7 @@ func (e *ImmutableError) Error() string {
 // and cannot be overwritten"), Artifactory ("Not enough permissions to
 // delete/overwrite … needs DELETE permission"), Nexus ("does not allow
 // updating"), Azure (locked images: "operation is disallowed").
-var immutable = regexp.MustCompile(`(?i)immutab|ImageTagAlreadyExists|cannot be overwritten|already exists?\b|permissions? to (delete/)?overwrite|needs DELETE permission|does not allow updating|operation is disallowed on this registry, repository or image|tag .*\b(is )?locked`)
+var immutable = lazyregexp.New(`(?i)immutab|ImageTagAlreadyExists|cannot be overwritten|already exists?\b|permissions? to (delete/)?overwrite|needs DELETE permission|does not allow updating|operation is disallowed on this registry, repository or image|tag .*\b(is )?locked`)
 
 // refuses says whether err may be the refusal to move a tag; whether it is
 // shows in what the tag holds.

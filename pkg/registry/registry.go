@@ -40,6 +40,8 @@ type Options struct {
 	// Create says how repositories of ECR that are missing are made before
 	// something is written to them; nil: they are not.
 	Create *Creation
+	// PullThrough are rules of ECR that CreatePullThrough makes.
+	PullThrough []PullThrough
 	// Getenv reads the environment; nil: os.Getenv. The Docker configuration
 	// and AWS are always looked for in the process's own environment.
 	Getenv func(string) string
@@ -57,6 +59,7 @@ type Client struct {
 	aws       AWS
 	getenv    func(string) string
 	create    *creator // nil: repositories are not created
+	rules     pullThrough
 
 	mu        sync.Mutex
 	pushing   map[string]bool     // repositories that will be written
@@ -96,6 +99,7 @@ func New(o Options) *Client {
 	if o.Create != nil {
 		c.create = newCreator(*o.Create, o.AWS, o.Getenv)
 	}
+	c.rules.left = o.PullThrough
 	c.pusher = sync.OnceValues(c.newPusher)
 	return c
 }

@@ -34,7 +34,6 @@ func TestS3Misconfigured(t *testing.T) {
 		{"bucket", func(o *blob.S3Options) { o.Bucket = "none" }, "there is no such bucket", "S3_BUCKET", true},
 		{"access key", func(o *blob.S3Options) { o.AccessKey = "nobody" }, "", "S3_", true},
 		{"secret key", func(o *blob.S3Options) { o.SecretKey = "wrong-secret" }, "", "S3_", true},
-		{"region", func(o *blob.S3Options) { o.Region = "eu-west-1" }, "", "S3_", true},
 		{"endpoint", func(o *blob.S3Options) { o.Endpoint = "127.0.0.1:" + freePort(t) }, "connection refused", "S3_ENDPOINT", false},
 		{"TLS", func(o *blob.S3Options) { o.Plain = false }, "HTTP response to HTTPS client", "S3_SSL", false},
 	} {

@@ -34,8 +34,8 @@ func TestS3(t *testing.T) {
 		o := v.options()
 		o.Endpoint = endpoint
 		for _, want := range []bool{name == "moto", false} { // versitygw has one
-			if created, _, err := blob.CreateBucket(t.Context(), o); err != nil || created != want {
-				t.Fatalf("%s: created %v (%v), want %v", name, created, err, want)
+			if p, err := blob.PrepareBucket(t.Context(), o); err != nil || p.Created != want {
+				t.Fatalf("%s: %+v (%v), created: want %v", name, p, err, want)
 			}
 		}
 		for _, prefix := range []string{"", "shared/pipegen/"} {
@@ -197,7 +197,7 @@ func contexts(t *testing.T, s blob.Store) *api.Client {
 			answer(w, nil, err)
 			return
 		}
-		answer(w, api.ContextUpload{Upload: up.ID, PartSize: up.PartSize, Parts: up.Parts}, nil)
+		answer(w, api.ContextUpload{Upload: up.ID, PartSize: up.PartSize, Parts: up.Parts, Have: up.Have}, nil)
 	})
 	mux.HandleFunc("POST /v1/contexts/{digest}/complete", func(w http.ResponseWriter, r *http.Request) {
 		var req api.ContextComplete
@@ -270,8 +270,10 @@ func s3Uploads(t *testing.T, s blob.Store, exact bool) {
 	}
 	t.Run("twice at once", func(t *testing.T) {
 		// Of two uploads that end, the first one stays.
-		first, second := begin(t, s, "contexts/sha256/race", "first"), begin(t, s, "contexts/sha256/race", "other")
-		for _, u := range []begun{first, second, first} {
+		first, second := begin(t, s, "contexts/sha256/race", 5), begin(t, s, "contexts/sha256/race", 5)
+		first.put(t, "first")
+		second.put(t, "other")
+		for _, u := range []*begun{first, second, first} {
 			if err := s.Complete(t.Context(), "contexts/sha256/race", u.ID, u.etags); err != nil {
 				t.Fatal(err)
 			}
@@ -281,7 +283,8 @@ func s3Uploads(t *testing.T, s blob.Store, exact bool) {
 		}
 	})
 	t.Run("wrong", func(t *testing.T) {
-		u := begin(t, s, "contexts/sha256/wrong", "1")
+		u := begin(t, s, "contexts/sha256/wrong", 1)
+		u.put(t, "1")
 		if err := s.Complete(t.Context(), "contexts/sha256/wrong", u.ID, []string{`"00000000000000000000000000000000"`}); !errors.Is(err, failure.ErrInput) {
 			t.Errorf("another part: %v", err)
 		}
@@ -299,18 +302,24 @@ type begun struct {
 	etags []string
 }
 
-// begin uploads a text, up to where it is to be completed.
-func begin(t *testing.T, s blob.Store, key, text string) begun {
+// begin begins an upload in one part.
+func begin(t *testing.T, s blob.Store, key string, size int64) *begun {
 	t.Helper()
-	u, err := s.Upload(t.Context(), key, int64(len(text)))
+	u, err := s.Upload(t.Context(), key, size)
 	if err != nil {
 		t.Fatal(err)
 	}
-	status, etag := put(t, u.Parts[0], text)
-	if status != http.StatusOK || len(u.Parts) != 1 {
-		t.Fatalf("putting one of %d parts: %d", len(u.Parts), status)
+	return &begun{Upload: u}
+}
+
+// put sends the part, up to where the upload is to be completed.
+func (b *begun) put(t *testing.T, text string) {
+	t.Helper()
+	status, etag := put(t, b.Parts[0], text)
+	if status != http.StatusOK || len(b.Parts) != 1 {
+		t.Fatalf("putting one of %d parts: %d", len(b.Parts), status)
 	}
-	return begun{u, []string{etag}}
+	b.etags = []string{etag}
 }
 
 func put(t *testing.T, to api.SignedURL, text string) (status int, etag string) {
@@ -331,7 +340,9 @@ func put(t *testing.T, to api.SignedURL, text string) (status int, etag string) 
 }
 
 func s3Sweep(t *testing.T, s blob.Store) {
-	ours, other := begin(t, s, "contexts/sha256/left", "1"), begin(t, s, "logs/left", "1")
+	ours, other := begin(t, s, "contexts/sha256/left", 1), begin(t, s, "logs/left", 1)
+	ours.put(t, "1")
+	other.put(t, "1")
 	for _, c := range []struct {
 		before time.Time
 		gone   bool

@@ -38,8 +38,8 @@ type Store interface {
 	Delete(ctx context.Context, key string) error
 	// List gives each blob whose key begins with prefix, in no order.
 	List(ctx context.Context, prefix string, each func(Info) error) error
-	// Upload begins an upload by others, with addresses to put its parts to;
-	// ErrNotSigned.
+	// Upload begins an upload by others, with addresses to put its parts to, or
+	// goes on with one of the same size that was not ended; ErrNotSigned.
 	Upload(ctx context.Context, key string, size int64) (*Upload, error)
 	// Complete makes a blob of an upload's parts. If there is one by then, it
 	// stays, and the upload is dropped. ErrNotFound: there is no such upload.
@@ -71,6 +71,9 @@ type Upload struct {
 	PartSize int64
 	// In order.
 	Parts []api.SignedURL
+	// ETags of the parts that are there already, at their places among Parts;
+	// empty: to be put. Nil: none is there.
+	Have []string
 }
 
 const maxKey = 512

@@ -6,9 +6,9 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
-	"regexp"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -19,6 +19,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
+	"github.com/pipegen/pipegen/internal/lazyregexp"
+	"github.com/pipegen/pipegen/pkg/amazon"
 	"github.com/pipegen/pipegen/pkg/failure"
 	"github.com/pipegen/pipegen/pkg/quote"
 )
@@ -42,18 +44,22 @@ type S3Options struct {
 	// Empty: the SDK's default chain (environment, files, web identity, container
 	// and instance roles). SessionToken may be empty.
 	AccessKey, SecretKey, SessionToken string
+	// How the server encrypts what is written; the zero value: as the bucket has it.
+	Encryption Encryption
 	// How long a request is tried again while S3 cannot be reached or is out of
 	// order; 0: 90 seconds; less: not at all.
 	Patience time.Duration
 }
 
 // S3OptionsFromEnv reads S3_ENDPOINT, S3_BUCKET, S3_REGION, S3_SSL (default true),
-// S3_PATH_STYLE, S3_ACCESS_KEY, S3_SECRET_KEY and S3_SESSION_TOKEN. Wrong
-// values wrap failure.ErrInput.
+// S3_PATH_STYLE, S3_ACCESS_KEY, S3_SECRET_KEY and S3_SESSION_TOKEN, and S3_SSE,
+// S3_SSE_KMS_KEY_ID and S3_SSE_BUCKET_KEY for the encryption. Wrong values wrap
+// failure.ErrInput.
 func S3OptionsFromEnv(getenv func(string) string) (S3Options, error) {
 	o := S3Options{
 		Bucket: getenv("S3_BUCKET"), Endpoint: getenv("S3_ENDPOINT"), Region: getenv("S3_REGION"),
 		AccessKey: getenv("S3_ACCESS_KEY"), SecretKey: getenv("S3_SECRET_KEY"), SessionToken: getenv("S3_SESSION_TOKEN"),
+		Encryption: Encryption{Algorithm: getenv("S3_SSE"), KMSKey: getenv("S3_SSE_KMS_KEY_ID")},
 	}
 	if o.Bucket == "" {
 		return o, failure.WithHint(failure.Input("S3_BUCKET is not set"), "set it to the bucket that keeps contexts and logs")
@@ -64,6 +70,7 @@ func S3OptionsFromEnv(getenv func(string) string) (S3Options, error) {
 	}{
 		{"S3_SSL", func(on bool) { o.Plain = !on }},
 		{"S3_PATH_STYLE", func(on bool) { o.PathStyle = &on }},
+		{"S3_SSE_BUCKET_KEY", func(on bool) { o.Encryption.BucketKey = &on }},
 	} {
 		text := getenv(v.name)
 		if text == "" {
@@ -79,8 +86,8 @@ func S3OptionsFromEnv(getenv func(string) string) (S3Options, error) {
 }
 
 var (
-	bucketName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{1,253}[a-zA-Z0-9]$`)
-	awsHost    = regexp.MustCompile(`^s3[.-](?:([a-z0-9-]+)\.)?amazonaws\.com(?:\.cn)?$`)
+	bucketName = lazyregexp.New(`^[a-zA-Z0-9][a-zA-Z0-9._-]{1,253}[a-zA-Z0-9]$`)
+	awsHost    = lazyregexp.New(`^s3[.-](?:([a-z0-9-]+)\.)?amazonaws\.com(?:\.cn)?$`)
 )
 
 func (o S3Options) check() error {
@@ -96,8 +103,10 @@ func (o S3Options) check() error {
 	if o.Prefix != "" && (!strings.HasSuffix(o.Prefix, "/") || checkPrefix(o.Prefix) != nil) {
 		return failure.Input("%q is no prefix of keys: it has to end with a slash", o.Prefix)
 	}
-	_, _, err := o.endpoint()
-	return err
+	if _, _, err := o.endpoint(); err != nil {
+		return err
+	}
+	return o.Encryption.check()
 }
 
 // endpoint gives the endpoint's URL and the region that it names; no URL: AWS's own.
@@ -124,8 +133,8 @@ func (o S3Options) endpoint() (base, region string, err error) {
 type bucket struct {
 	S3Options
 	base   string // URL of the endpoint, or empty
-	client *s3.Client
-	signer *s3.PresignClient
+	caller *amazon.Caller
+	site   atomic.Pointer[site]
 }
 
 const (
@@ -156,8 +165,8 @@ func S3(ctx context.Context, o S3Options) (Store, error) {
 		return nil, failure.Input("reading AWS's configuration: %w", err)
 	}
 	o.Region = cfg.Region
-	b := &bucket{S3Options: o, base: base}
-	b.client = s3.NewFromConfig(cfg, func(so *s3.Options) {
+	b := &bucket{S3Options: o, base: base, caller: amazon.NewCaller(cfg)}
+	client := s3.NewFromConfig(cfg, func(so *s3.Options) {
 		if base != "" {
 			so.BaseEndpoint = &base
 		}
@@ -181,7 +190,10 @@ func S3(ctx context.Context, o S3Options) (Store, error) {
 	if b.Region == "" {
 		return nil, failure.WithHint(failure.Input("no region is given for the bucket %s", o.Bucket), "set S3_REGION or AWS_REGION")
 	}
-	b.signer = s3.NewPresignClient(b.client)
+	if base != "" { // whose identities STS does not know
+		b.caller = new(amazon.Caller)
+	}
+	b.site.Store(newSite(b.Region, client))
 	return b, nil
 }
 

@@ -16,7 +16,9 @@ func (b *bucket) Stat(ctx context.Context, key string) (Info, error) {
 	if err := checkKey(key); err != nil {
 		return Info{}, err
 	}
-	out, err := b.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &b.Bucket, Key: b.key(key)})
+	out, err := ask(b, func(c *s3.Client) (*s3.HeadObjectOutput, error) {
+		return c.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &b.Bucket, Key: b.key(key)})
+	})
 	if err != nil {
 		return Info{}, b.fail(ctx, "looking for", key, err)
 	}
@@ -27,7 +29,9 @@ func (b *bucket) Delete(ctx context.Context, key string) error {
 	if err := checkKey(key); err != nil {
 		return err
 	}
-	_, err := b.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &b.Bucket, Key: b.key(key)})
+	_, err := ask(b, func(c *s3.Client) (*s3.DeleteObjectOutput, error) {
+		return c.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &b.Bucket, Key: b.key(key)})
+	})
 	if err = b.fail(ctx, "deleting", key, err); errors.Is(err, ErrNotFound) {
 		return nil
 	}
@@ -38,12 +42,15 @@ func (b *bucket) List(ctx context.Context, prefix string, each func(Info) error)
 	if err := checkPrefix(prefix); err != nil {
 		return err
 	}
-	pages := s3.NewListObjectsV2Paginator(b.client, &s3.ListObjectsV2Input{Bucket: &b.Bucket, Prefix: b.key(prefix)})
-	for pages.HasMorePages() {
-		page, err := pages.NextPage(ctx)
+	for next, more := (*string)(nil), true; more; {
+		page, err := ask(b, func(c *s3.Client) (*s3.ListObjectsV2Output, error) {
+			return c.ListObjectsV2(ctx, &s3.ListObjectsV2Input{Bucket: &b.Bucket, Prefix: b.key(prefix), ContinuationToken: next})
+		})
 		if err != nil {
 			return b.fail(ctx, "listing", prefix, err)
 		}
+		next = page.NextContinuationToken
+		more = aws.ToBool(page.IsTruncated) && next != nil
 		for _, o := range page.Contents {
 			key := strings.TrimPrefix(aws.ToString(o.Key), b.Prefix)
 			if checkKey(key) != nil {
@@ -109,7 +116,7 @@ func (o *object) open() error {
 	if o.at > 0 {
 		in.Range = aws.String("bytes=" + strconv.FormatInt(o.at, 10) + "-")
 	}
-	out, err := o.bucket.client.GetObject(o.ctx, in)
+	out, err := ask(o.bucket, func(c *s3.Client) (*s3.GetObjectOutput, error) { return c.GetObject(o.ctx, in) })
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,7 @@ const (
 	partSize = 8 << 20
 	maxParts = 10_000
 	// sending is how many parts of a blob travel at once; each is in memory.
-	sending = 3
+	sending = 2
 )
 
 // sizeOfParts gives the size of the parts of a blob; -1: its size is not known.
@@ -40,8 +40,10 @@ func (b *bucket) Put(ctx context.Context, key string, r io.Reader, size int64) e
 		return err
 	}
 	if in.ended {
-		_, err = b.client.PutObject(ctx, &s3.PutObjectInput{
-			Bucket: &b.Bucket, Key: b.key(key), Body: bytes.NewReader(first), ContentLength: aws.Int64(int64(len(first))),
+		_, err = ask(b, func(c *s3.Client) (*s3.PutObjectOutput, error) {
+			return c.PutObject(ctx, b.Encryption.put(&s3.PutObjectInput{
+				Bucket: &b.Bucket, Key: b.key(key), Body: bytes.NewReader(first), ContentLength: aws.Int64(int64(len(first))),
+			}))
 		})
 	} else if err = b.putParts(ctx, key, first, in); in.err != nil {
 		return in.err // nothing is wrong with S3
@@ -82,16 +84,25 @@ func (s *source) next(buf []byte) ([]byte, error) {
 	return buf[:n], s.err
 }
 
+// begin begins an upload in parts.
+func (b *bucket) begin(ctx context.Context, key string) (*s3.CreateMultipartUploadOutput, error) {
+	return ask(b, func(c *s3.Client) (*s3.CreateMultipartUploadOutput, error) {
+		return c.CreateMultipartUpload(ctx, b.Encryption.begin(&s3.CreateMultipartUploadInput{Bucket: &b.Bucket, Key: b.key(key)}))
+	})
+}
+
 // putParts sends the first part and what follows it.
 func (b *bucket) putParts(ctx context.Context, key string, first []byte, in *source) error {
-	begun, err := b.client.CreateMultipartUpload(ctx, &s3.CreateMultipartUploadInput{Bucket: &b.Bucket, Key: b.key(key)})
+	begun, err := b.begin(ctx, key)
 	if err != nil {
 		return err
 	}
 	done, err := b.sendParts(ctx, key, begun.UploadId, first, in)
 	if err == nil {
-		_, err = b.client.CompleteMultipartUpload(ctx, &s3.CompleteMultipartUploadInput{
-			Bucket: &b.Bucket, Key: b.key(key), UploadId: begun.UploadId, MultipartUpload: &types.CompletedMultipartUpload{Parts: done},
+		_, err = ask(b, func(c *s3.Client) (*s3.CompleteMultipartUploadOutput, error) {
+			return c.CompleteMultipartUpload(ctx, &s3.CompleteMultipartUploadInput{
+				Bucket: &b.Bucket, Key: b.key(key), UploadId: begun.UploadId, MultipartUpload: &types.CompletedMultipartUpload{Parts: done},
+			})
 		})
 	}
 	if err != nil {
@@ -145,9 +156,11 @@ func (b *bucket) sendParts(ctx context.Context, key string, upload *string, firs
 // sendPart sends a part, and then gives its memory to the next.
 func (b *bucket) sendPart(ctx context.Context, key string, upload *string, part *types.CompletedPart, data []byte, free chan<- []byte) func() error {
 	return func() error {
-		out, err := b.client.UploadPart(ctx, &s3.UploadPartInput{
-			Bucket: &b.Bucket, Key: b.key(key), UploadId: upload, PartNumber: part.PartNumber,
-			Body: bytes.NewReader(data), ContentLength: aws.Int64(int64(len(data))),
+		out, err := ask(b, func(c *s3.Client) (*s3.UploadPartOutput, error) {
+			return c.UploadPart(ctx, &s3.UploadPartInput{
+				Bucket: &b.Bucket, Key: b.key(key), UploadId: upload, PartNumber: part.PartNumber,
+				Body: bytes.NewReader(data), ContentLength: aws.Int64(int64(len(data))),
+			})
 		})
 		if err != nil {
 			return err
@@ -163,5 +176,5 @@ func (b *bucket) sendPart(ctx context.Context, key string, upload *string, part 
 func (b *bucket) abort(ctx context.Context, key string, upload *string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
-	_, _ = b.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &b.Bucket, Key: b.key(key), UploadId: upload}, impatient)
+	_, _ = b.site.Load().client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &b.Bucket, Key: b.key(key), UploadId: upload}, impatient)
 }

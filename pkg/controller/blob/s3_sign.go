@@ -32,7 +32,7 @@ func (b *bucket) SignGet(ctx context.Context, key string, d time.Duration) (api.
 	if d < time.Second || d > maxSigned {
 		return api.SignedURL{}, failure.Input("an address cannot be signed for %s: it has to be between a second and %s", d, maxSigned)
 	}
-	signed, err := b.signer.PresignGetObject(ctx, &s3.GetObjectInput{Bucket: &b.Bucket, Key: b.key(key)}, s3.WithPresignExpires(d))
+	signed, err := b.site.Load().signer.PresignGetObject(ctx, &s3.GetObjectInput{Bucket: &b.Bucket, Key: b.key(key)}, s3.WithPresignExpires(d))
 	if err != nil {
 		return api.SignedURL{}, b.fail(ctx, "signing an address of", key, err)
 	}
@@ -41,7 +41,7 @@ func (b *bucket) SignGet(ctx context.Context, key string, d time.Duration) (api.
 
 func (b *bucket) signedURL(ctx context.Context, signed *v4.PresignedHTTPRequest, d time.Duration) api.SignedURL {
 	u := api.SignedURL{URL: signed.URL, Expires: time.Now().Add(d).Truncate(time.Second)}
-	if c, err := b.client.Options().Credentials.Retrieve(ctx); err == nil && c.CanExpire && c.Expires.Before(u.Expires) {
+	if c, err := b.site.Load().client.Options().Credentials.Retrieve(ctx); err == nil && c.CanExpire && c.Expires.Before(u.Expires) {
 		u.Expires = c.Expires
 	}
 	for name, values := range signed.SignedHeader {
@@ -57,7 +57,8 @@ func (b *bucket) signedURL(ctx context.Context, signed *v4.PresignedHTTPRequest,
 	return u
 }
 
-// Upload signs each part's number and size, so that not more can be put.
+// Upload signs each part's number and size, so that not more can be put. It goes
+// on with an upload of the same size that was not ended.
 func (b *bucket) Upload(ctx context.Context, key string, size int64) (*Upload, error) {
 	if err := checkKey(key); err != nil {
 		return nil, err
@@ -65,18 +66,27 @@ func (b *bucket) Upload(ctx context.Context, key string, size int64) (*Upload, e
 	if size < 1 {
 		return nil, failure.Input("an upload of %d bytes", size)
 	}
-	begun, err := b.client.CreateMultipartUpload(ctx, &s3.CreateMultipartUploadInput{Bucket: &b.Bucket, Key: b.key(key)})
+	u, err := b.unfinished(ctx, key, size)
 	if err != nil {
-		return nil, b.fail(ctx, "beginning an upload of", key, err)
+		return nil, b.fail(ctx, "looking for uploads of", key, err)
 	}
-	u := &Upload{ID: aws.ToString(begun.UploadId), PartSize: sizeOfParts(size)}
+	began := u == nil
+	if began {
+		begun, err := b.begin(ctx, key)
+		if err != nil {
+			return nil, b.fail(ctx, "beginning an upload of", key, err)
+		}
+		u = &Upload{ID: aws.ToString(begun.UploadId), PartSize: sizeOfParts(size)}
+	}
 	for at := int64(0); at < size; at += u.PartSize {
 		number := int32(len(u.Parts) + 1) //nolint:gosec // at most 10,000
-		signed, err := b.signer.PresignUploadPart(ctx, &s3.UploadPartInput{
-			Bucket: &b.Bucket, Key: b.key(key), UploadId: begun.UploadId, PartNumber: &number, ContentLength: aws.Int64(min(u.PartSize, size-at)),
+		signed, err := b.site.Load().signer.PresignUploadPart(ctx, &s3.UploadPartInput{
+			Bucket: &b.Bucket, Key: b.key(key), UploadId: &u.ID, PartNumber: &number, ContentLength: aws.Int64(min(u.PartSize, size-at)),
 		}, s3.WithPresignExpires(uploading))
 		if err != nil {
-			b.abort(ctx, key, begun.UploadId)
+			if began {
+				b.abort(ctx, key, &u.ID)
+			}
 			return nil, b.fail(ctx, "signing an address of", key, err)
 		}
 		u.Parts = append(u.Parts, b.signedURL(ctx, signed, uploading))
@@ -98,8 +108,10 @@ func (b *bucket) Complete(ctx context.Context, key, upload string, etags []strin
 		}
 		parts[i] = types.CompletedPart{PartNumber: aws.Int32(int32(i + 1)), ETag: &etag}
 	}
-	_, err := b.client.CompleteMultipartUpload(ctx, &s3.CompleteMultipartUploadInput{
-		Bucket: &b.Bucket, Key: b.key(key), UploadId: &upload, MultipartUpload: &types.CompletedMultipartUpload{Parts: parts}, IfNoneMatch: aws.String("*"),
+	_, err := ask(b, func(c *s3.Client) (*s3.CompleteMultipartUploadOutput, error) {
+		return c.CompleteMultipartUpload(ctx, &s3.CompleteMultipartUploadInput{
+			Bucket: &b.Bucket, Key: b.key(key), UploadId: &upload, MultipartUpload: &types.CompletedMultipartUpload{Parts: parts}, IfNoneMatch: aws.String("*"),
+		})
 	})
 	switch code(err) {
 	case "PreconditionFailed":
@@ -120,21 +132,23 @@ func (b *bucket) Sweep(ctx context.Context, prefix string, before time.Time) err
 	if err := checkPrefix(prefix); err != nil {
 		return err
 	}
-	pages := s3.NewListMultipartUploadsPaginator(b.client, &s3.ListMultipartUploadsInput{Bucket: &b.Bucket, Prefix: b.key(prefix)})
-	for pages.HasMorePages() {
-		page, err := pages.NextPage(ctx)
-		if err != nil {
-			return b.fail(ctx, "listing uploads of", prefix, err)
+	err := b.begun(ctx, prefix, func(u types.MultipartUpload) error {
+		if !aws.ToTime(u.Initiated).Before(before) {
+			return nil
 		}
-		for _, u := range page.Uploads {
-			if !aws.ToTime(u.Initiated).Before(before) {
-				continue
-			}
-			_, err := b.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &b.Bucket, Key: u.Key, UploadId: u.UploadId})
-			if err := b.fail(ctx, "dropping an upload of", aws.ToString(u.Key), err); err != nil && !errors.Is(err, ErrNotFound) {
-				return err
-			}
+		_, err := ask(b, func(c *s3.Client) (*s3.AbortMultipartUploadOutput, error) {
+			return c.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &b.Bucket, Key: u.Key, UploadId: u.UploadId})
+		})
+		if err := b.fail(ctx, "dropping an upload of", aws.ToString(u.Key), err); err != nil && !errors.Is(err, ErrNotFound) {
+			return &swept{err}
 		}
+		return nil
+	})
+	if s, ok := errors.AsType[*swept](err); ok {
+		return s.error
 	}
-	return nil
+	return b.fail(ctx, "listing uploads of", prefix, err)
 }
+
+// swept is an error that is said already.
+type swept struct{ error }

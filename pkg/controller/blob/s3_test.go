@@ -9,9 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -65,6 +67,17 @@ func TestOptionsFromEnv(t *testing.T) {
 		{map[string]string{"S3_BUCKET": "builds", "S3_ENDPOINT": "host/path"}, "no endpoint of S3"},
 		{map[string]string{"S3_BUCKET": "builds", "S3_ENDPOINT": "ftp://host"}, "no endpoint of S3"},
 		{map[string]string{"S3_BUCKET": "builds", "S3_ENDPOINT": "https://"}, "no endpoint of S3"},
+		{map[string]string{"S3_BUCKET": "builds", "S3_SSE": "AES256"}, ""},
+		{map[string]string{"S3_BUCKET": "builds", "S3_SSE": "aws:kms"}, ""},
+		{map[string]string{"S3_BUCKET": "builds", "S3_SSE": "aws:kms", "S3_SSE_KMS_KEY_ID": "alias/builds", "S3_SSE_BUCKET_KEY": "true"}, ""},
+		{map[string]string{"S3_BUCKET": "builds", "S3_SSE": "aws:kms:dsse", "S3_SSE_KMS_KEY_ID": "arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"}, ""},
+		{map[string]string{"S3_BUCKET": "builds", "S3_SSE": "aes256"}, "S3_SSE"},
+		{map[string]string{"S3_BUCKET": "builds", "S3_SSE": "AES256", "S3_SSE_KMS_KEY_ID": "alias/builds"}, "S3_SSE_KMS_KEY_ID is set and"},
+		{map[string]string{"S3_BUCKET": "builds", "S3_SSE_KMS_KEY_ID": "alias/builds"}, "S3_SSE_KMS_KEY_ID is set and"},
+		{map[string]string{"S3_BUCKET": "builds", "S3_SSE": "aws:kms", "S3_SSE_KMS_KEY_ID": "my key"}, "no key of KMS"},
+		{map[string]string{"S3_BUCKET": "builds", "S3_SSE": "AES256", "S3_SSE_BUCKET_KEY": "true"}, "S3_SSE_BUCKET_KEY is set and"},
+		{map[string]string{"S3_BUCKET": "builds", "S3_SSE": "aws:kms:dsse", "S3_SSE_BUCKET_KEY": "true"}, "S3_SSE_BUCKET_KEY is set and"},
+		{map[string]string{"S3_BUCKET": "builds", "S3_SSE": "aws:kms", "S3_SSE_BUCKET_KEY": "x"}, "S3_SSE_BUCKET_KEY"},
 	} {
 		_, err := blob.S3OptionsFromEnv(func(name string) string { return c.env[name] })
 		if (err == nil) != (c.want == "") || err != nil && (!errors.Is(err, failure.ErrInput) || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "precious")) {
@@ -130,26 +143,23 @@ func TestRefusals(t *testing.T) {
 	for _, c := range []struct {
 		status     int
 		code       string
-		header     string
 		want, hint string
 		configured bool
 	}{
-		{404, "NoSuchBucket", "", "there is no such bucket", "create the bucket builds", true},
-		{403, "AccessDenied", "", "AccessDenied: words of S3", "s3:PutObject", true},
-		{403, "InvalidAccessKeyId", "", "InvalidAccessKeyId", "S3_ACCESS_KEY", true},
-		{403, "SignatureDoesNotMatch", "", "SignatureDoesNotMatch", "S3_SECRET_KEY", true},
-		{400, "ExpiredToken", "", "ExpiredToken", "S3_SESSION_TOKEN", true},
-		{301, "PermanentRedirect", "eu-central-1", "it is in the region eu-central-1, not in us-east-1", "S3_REGION", true},
-		{400, "AuthorizationHeaderMalformed", "", "AuthorizationHeaderMalformed", "another region than us-east-1", true},
-		{403, "RequestTimeTooSkewed", "", "RequestTimeTooSkewed", "clock", true},
-		{507, "XMinioStorageFull", "", "XMinioStorageFull: words of S3", "", false},
+		{404, "NoSuchBucket", "there is no such bucket", "create the bucket builds", true},
+		{403, "AccessDenied", "AccessDenied: words of S3", "a policy of this identity has to allow s3:", true},
+		{403, "InvalidAccessKeyId", "InvalidAccessKeyId", "S3_ACCESS_KEY", true},
+		{403, "SignatureDoesNotMatch", "SignatureDoesNotMatch", "S3_SECRET_KEY", true},
+		{400, "ExpiredToken", "ExpiredToken", "S3_SESSION_TOKEN", true},
+		{400, "AuthorizationHeaderMalformed", "AuthorizationHeaderMalformed", "another region than us-east-1", true},
+		{301, "PermanentRedirect", "PermanentRedirect", "another region than us-east-1", true},
+		{400, "KMS.NotFoundException", "KMS.NotFoundException", "S3_SSE_KMS_KEY_ID", true},
+		{403, "RequestTimeTooSkewed", "RequestTimeTooSkewed", "clock", true},
+		{507, "XMinioStorageFull", "XMinioStorageFull: words of S3", "", false},
 	} {
 		t.Run(c.code, func(t *testing.T) {
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				_, _ = io.Copy(io.Discard, r.Body)
-				if c.header != "" {
-					w.Header().Set("X-Amz-Bucket-Region", c.header)
-				}
 				w.WriteHeader(c.status)
 				fmt.Fprintf(w, "<Error><Code>%s</Code><Message>words of S3</Message></Error>", c.code)
 			}))
@@ -184,6 +194,9 @@ type standIn struct {
 	refuse   int // answers 503 to so many requests
 	breakOff int // breaks off so many bodies, after a third
 	aborted  bool
+	left     []string // uploads that were begun and not ended, oldest first; they share the parts
+	deny     string   // what may not be listed: uploads, parts
+	headers  []http.Header
 }
 
 func (s *standIn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -192,12 +205,15 @@ func (s *standIn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer s.mu.Unlock()
 	q := r.URL.Query()
 	s.requests = append(s.requests, r.Method+" "+r.URL.Path)
+	s.headers = append(s.headers, r.Header)
 	if s.refuse > 0 || err != nil {
 		s.refuse--
 		w.WriteHeader(http.StatusServiceUnavailable)
 		return
 	}
 	switch {
+	case r.Method == http.MethodGet && (q.Has("uploads") || q.Has("uploadId")):
+		s.list(w, q)
 	case r.Method == http.MethodPost && q.Has("uploads"):
 		s.parts = map[int][]byte{}
 		fmt.Fprint(w, "<InitiateMultipartUploadResult><UploadId>u1</UploadId></InitiateMultipartUploadResult>")
@@ -243,6 +259,39 @@ func (s *standIn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		http.ServeContent(w, r, "", time.Now(), bytes.NewReader(s.object))
 	}
+}
+
+// list lists uploads, or the parts of one, two a page.
+func (s *standIn) list(w http.ResponseWriter, q url.Values) {
+	if what := map[bool]string{true: "uploads", false: "parts"}[q.Has("uploads")]; s.deny == what {
+		w.WriteHeader(http.StatusForbidden)
+		fmt.Fprint(w, "<Error><Code>AccessDenied</Code></Error>")
+		return
+	}
+	if q.Has("uploads") {
+		fmt.Fprint(w, "<ListMultipartUploadsResult>")
+		for i, id := range s.left {
+			for _, key := range []string{"a", "another"} {
+				fmt.Fprintf(w, "<Upload><Key>%s</Key><UploadId>%s</UploadId><Initiated>2026-01-0%dT00:00:00Z</Initiated></Upload>", key, id, i+1)
+			}
+		}
+		fmt.Fprint(w, "</ListMultipartUploadsResult>")
+		return
+	}
+	fmt.Fprint(w, "<ListPartsResult>")
+	after, _ := strconv.Atoi(q.Get("part-number-marker"))
+	n := 0
+	for _, i := range slices.Sorted(maps.Keys(s.parts)) {
+		if i <= after {
+			continue
+		}
+		if n++; n > 2 {
+			fmt.Fprintf(w, "<IsTruncated>true</IsTruncated><NextPartNumberMarker>%d</NextPartNumberMarker>", i-1)
+			break
+		}
+		fmt.Fprintf(w, "<Part><PartNumber>%d</PartNumber><ETag>%s</ETag><Size>%d</Size></Part>", i, etag(s.parts[i]), len(s.parts[i]))
+	}
+	fmt.Fprint(w, "</ListPartsResult>")
 }
 
 func etag(data []byte) string {

@@ -33,6 +33,7 @@ type Core interface {
 	Cancel(ctx context.Context, id, by, reason string) (api.Run, error)
 	Retry(ctx context.Context, id, by, idempotencyKey string, g controller.Grant) (api.Run, error)
 	Logs(ctx context.Context, id string, from int64, build string, follow bool, yield func(controller.LogChunk) error) error
+	Token(ctx context.Context, task string, proof map[string]string) (string, error)
 	Claim(ctx context.Context, task string, cl api.Claim) (api.Assignment, error)
 	AppendLog(ctx context.Context, task string, l api.TaskLog) (api.LogAck, error)
 	Heartbeat(ctx context.Context, task string, h api.Heartbeat) (api.HeartbeatAck, error)
@@ -217,6 +218,7 @@ func (s *Server) routes() []route {
 		{pattern: "POST /v1/runs/{run}/cancel", kind: submitter, handle: s.cancelRun, audited: true},
 		{pattern: "POST /v1/runs/{run}/retry", kind: submitter, handle: s.retryRun, audited: true},
 		{pattern: "GET /v1/runs/{run}/logs", kind: known, handle: s.readLog},
+		{pattern: "POST /v1/tasks/{task}/token", kind: anybody, handle: s.identify, audited: true},
 		{pattern: "POST /v1/tasks/{task}/claim", kind: agent, handle: s.claim, audited: true},
 		{pattern: "GET /v1/tasks/{task}/context", kind: agent, handle: s.readContext},
 		{pattern: "POST /v1/tasks/{task}/logs", kind: agent, handle: s.appendLog, frequent: true},

@@ -12,9 +12,34 @@ import (
 	"github.com/pipegen/pipegen/pkg/api"
 	"github.com/pipegen/pipegen/pkg/failure"
 	"github.com/pipegen/pipegen/pkg/quote"
+	"github.com/pipegen/pipegen/pkg/runner"
 )
 
 // The answers to agents, whose token is of the task that the path names.
+
+// identify gives an agent its token that shows who it is. Anybody may try, at
+// most some times a second from one address if it is of no use.
+func (s *Server) identify(w http.ResponseWriter, r *http.Request, c *call) error {
+	task := r.PathValue("task")
+	var req api.Identity
+	token, err := "", decode(w, r, small, &req, false)
+	if err == nil {
+		token, err = s.o.Core.Token(r.Context(), task, req.Proof)
+	}
+	if err != nil {
+		if busy := s.tooStray(c); busy != nil {
+			return busy
+		}
+		if errors.Is(err, runner.ErrUnidentified) {
+			c.log.Warn("a proof is refused", "task", quote.Text(task), "why", err)
+			return &httpError{status: http.StatusForbidden, detail: lines(runner.ErrUnidentified.Error()), refused: true}
+		}
+		return err
+	}
+	c.principal.Name = "agent " + task
+	w.Header().Set("Cache-Control", "no-store")
+	return answer(w, http.StatusOK, api.TaskToken{Token: token})
+}
 
 func (s *Server) claim(w http.ResponseWriter, r *http.Request, c *call) error {
 	var req api.Claim
