@@ -22,6 +22,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
 	"net/url"
 	"os"
 	"os/exec"
@@ -34,6 +35,7 @@ import (
 
 	"golang.org/x/crypto/bcrypt"
 
+	"github.com/pipegen/pipegen/internal/awstest"
 	"github.com/pipegen/pipegen/pkg/registry"
 	"github.com/pipegen/pipegen/test/monorepo"
 )
@@ -46,9 +48,13 @@ const (
 // TestECR builds and publishes to a registry of ECR that has no repository
 // yet, as a role of its account, from a token of the CI system and no keys.
 // The API of AWS is moto's; what is pushed goes through a proxy to Docker's
-// Distribution, which asks for the password that moto gives.
+// Distribution, which asks for the password that moto gives. Both stand behind
+// the permissions that deploy/terraform gives to CI jobs.
 func TestECR(t *testing.T) {
-	api := serveMoto(t)
+	moto := serveMoto(t)
+	aws := awstest.Start(t, awstest.Options{
+		API: moto, Unlimited: []string{"ci"}, Values: map[string]string{"repository_arns": awstest.List("arn:aws:ecr:eu-west-1:" + ecrAccount + ":repository/team/*")},
+	})
 	host := newServerName(t, ecrName)
 	hash, err := bcrypt.GenerateFromPassword([]byte(ecrAccount+"-auth-token"), bcrypt.MinCost)
 	if err != nil {
@@ -59,18 +65,20 @@ func TestECR(t *testing.T) {
 		t.Fatal(err)
 	}
 	address := serveSecured(t, host, fmt.Sprintf("auth: {htpasswd: {realm: ecr, path: %q}}\n", users))
-	through, asked := forward(t, map[string]string{ecrName + ":443": address})
+	through, asked := forward(t, map[string]string{ecrName + ":443": permitted(t, aws, host, address)})
 
 	p := &planned{T: t, dir: filepath.Join(scratch(t), "repo"), pipegen: binary(t)}
-	p.write("pipegen.yaml", `registry: `+ecrName+`/team
+	config := `registry: ` + ecrName + `/team
 layout: repository
 defaults: {platforms: [linux/amd64], additional_tags: [latest], cache: {enable: true}}
 publish:
   create_repository: {immutable: true, scan_on_push: true, lifecycle_policy: expire.json}
-  id_token: {role: "arn:aws:iam::`+ecrAccount+`:role/ci"}
+  id_token: {role: "` + awstest.RoleARN("ci") + `"}
   registries:
-    `+ecrName+`: {assume_role: ["arn:aws:iam::`+ecrAccount+`:role/publisher"], external_id: pipegen}
-`)
+    ` + ecrName + `: {assume_role: ["` + awstest.RoleARN(awstest.Publisher) + `"], external_id: pipegen}
+  pull_through: [{registry: ` + ecrName + `, prefix: docker-hub, upstream: registry-1.docker.io, credentials: "arn:aws:secretsmanager:eu-west-1:` + ecrAccount + `:secret:ecr-pullthroughcache/hub-AbCdEf"}]
+`
+	p.write("pipegen.yaml", config)
 	p.write("expire.json", `{"rules":[{"rulePriority":1,"selection":{"tagStatus":"untagged","countType":"imageCountMoreThan","countNumber":5},"action":{"type":"expire"}}]}`)
 	for _, name := range []string{"app", "tool"} {
 		p.write("projects/"+name+"/build-config.yaml", "use_local_context: true\n")
@@ -80,7 +88,7 @@ publish:
 	p.commit("two images")
 
 	env := slices.Concat(monorepo.Env(os.Environ()), []string{
-		"AWS_ENDPOINT_URL=" + api, "AWS_ID_TOKEN=" + webToken(), "AWS_EC2_METADATA_DISABLED=true", "AWS_ECR_DISABLE_CACHE=true",
+		"AWS_ENDPOINT_URL=" + aws.URL, "AWS_ID_TOKEN=" + webToken(), "AWS_EC2_METADATA_DISABLED=true", "AWS_ECR_DISABLE_CACHE=true",
 		"AWS_CONFIG_FILE=/none", "AWS_SHARED_CREDENTIALS_FILE=/none", "HTTPS_PROXY=" + through, "LOCAL_CA_CERTIFICATE=" + host.cert,
 	})
 	pipegen := func(args ...string) string {
@@ -98,7 +106,7 @@ publish:
 		t.Error("nothing went to the registry")
 	}
 	for _, repository := range []string{"team/app", "team/tool", "team/cache"} {
-		made := describe(t, api, repository)
+		made := describe(t, moto, repository)
 		want := "IMMUTABLE"
 		if repository == "team/cache" {
 			want = "MUTABLE"
@@ -107,8 +115,28 @@ publish:
 			t.Errorf("%s is %+v", repository, made)
 		}
 	}
-	// A second run finds them.
+	// A second run finds them, and renews the credentials of the rule.
+	p.write("pipegen.yaml", strings.Replace(config, "hub-AbCdEf", "hub-GhIjKl", 1))
 	pipegen("run", "--select", "all", "--date", "2026-11-21")
+	if made, renewed := aws.Requests("ecr:CreatePullThroughCacheRule"), aws.Requests("ecr:UpdatePullThroughCacheRule"); made != 1 || renewed != 1 {
+		t.Errorf("the rule was made %d times, and renewed %d times", made, renewed)
+	}
+}
+
+// permitted puts what the policies of CI jobs grant before a registry.
+func permitted(t *testing.T, aws *awstest.Proxy, host *serverName, address string) string {
+	t.Helper()
+	next := &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = "https", address, r.In.Host
+		},
+		Transport: &http.Transport{TLSClientConfig: host.config()},
+	}
+	front := httptest.NewUnstartedServer(aws.Registry(awstest.Publisher, "eu-west-1", next))
+	front.TLS = host.config()
+	front.StartTLS()
+	t.Cleanup(front.Close)
+	return front.Listener.Addr().String()
 }
 
 // TestTokenAuth reads and writes with tokens that Docker's Distribution
