@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -18,11 +19,13 @@ import (
 	"github.com/pipegen/pipegen/pkg/plan"
 	"github.com/pipegen/pipegen/pkg/registry"
 	"github.com/pipegen/pipegen/pkg/runner"
+	"github.com/pipegen/pipegen/pkg/runner/ecs"
 )
 
 // agentFlags say which task an agent does, and where.
 type agentFlags struct {
 	url, task, tokenFile, launchFile string
+	sts, interrupted                 string
 	dir, sandbox, secrets            string
 	insecure, ambient                bool
 }
@@ -40,6 +43,9 @@ It ends with 0 once the controller has the result, also if the build failed.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			l, err := f.launch()
+			if err == nil && l.Token == "" {
+				l.Token, err = a.agentToken(cmd.Context(), f, l)
+			}
 			if err != nil {
 				return err
 			}
@@ -50,13 +56,15 @@ It ends with 0 once the controller has the result, also if the build failed.`,
 	flags.StringVar(&f.url, "url", a.getenv("PIPEGEN_AGENT_URL"), "`URL` of the controller (default: $PIPEGEN_AGENT_URL)")
 	flags.StringVar(&f.task, "task", a.getenv("PIPEGEN_AGENT_TASK"), "`ID` of the task (default: $PIPEGEN_AGENT_TASK)")
 	flags.StringVar(&f.tokenFile, "token-file", a.getenv("PIPEGEN_AGENT_TOKEN_FILE"), "`FILE` with the task's token, which is removed where that is possible (default: $PIPEGEN_AGENT_TOKEN_FILE)")
+	flags.StringVar(&f.sts, "sts", a.getenv("PIPEGEN_AGENT_STS"), "`URL` of AWS's STS, by which the role of this machine shows who the agent is, in the place of a token (default: $PIPEGEN_AGENT_STS)")
+	flags.StringVar(&f.interrupted, "interrupted", a.getenv("PIPEGEN_AGENT_INTERRUPTED"), "`REASON` for which this machine tells the agent to stop, for the log (default: $PIPEGEN_AGENT_INTERRUPTED)")
 	flags.StringVar(&f.launchFile, "launch-file", "", "`FILE` with all three as JSON, in their place; it is removed")
 	flags.StringVar(&f.dir, "work-dir", "", "`DIR` for the context and all else, removed afterwards (default: a new one)")
 	flags.StringVar(&f.secrets, "secrets-dir", "", "`DIR` with a file for each secret that a run may do without bringing, named by its variable")
 	flags.StringVar(&f.sandbox, "sandbox", "auto", "`KIND` of root for a build: auto, namespaces, docker or podman")
 	flags.BoolVar(&f.insecure, "insecure", a.getenv("PIPEGEN_AGENT_INSECURE") == "true", "send the token over plain HTTP, even to another machine (default: $PIPEGEN_AGENT_INSECURE)")
 	flags.BoolVar(&f.ambient, "ambient-credentials", a.getenv("PIPEGEN_AGENT_AMBIENT_CREDENTIALS") == "true",
-		"where the task has no credentials for a registry, use those of this machine: its Docker configuration, its role in AWS (default: $PIPEGEN_AGENT_AMBIENT_CREDENTIALS)")
+		"where the task has no credentials for a registry, or no value of a secret that AWS keeps, use those of this machine: its Docker configuration, its role in AWS (default: $PIPEGEN_AGENT_AMBIENT_CREDENTIALS)")
 	cmd.AddCommand(a.agentCheckCommand())
 	return cmd
 }
@@ -83,6 +91,9 @@ func (f agentFlags) launch() (runner.LaunchFile, error) {
 		}
 		return l, nil
 	}
+	if f.url != "" && f.task != "" && f.tokenFile == "" && f.sts != "" {
+		return runner.LaunchFile{Task: f.task, URL: f.url, Insecure: f.insecure, Work: f.dir}, nil
+	}
 	if f.url == "" || f.task == "" || f.tokenFile == "" {
 		return runner.LaunchFile{}, failure.WithHint(failure.Input("an agent needs --url, --task and --token-file"), "the controller starts agents itself: pipegen submit")
 	}
@@ -94,19 +105,51 @@ func (f agentFlags) launch() (runner.LaunchFile, error) {
 	return runner.LaunchFile{Task: f.task, URL: f.url, Token: strings.TrimSpace(string(token)), Insecure: f.insecure, Work: f.dir}, nil
 }
 
-func (a *app) runAgent(ctx context.Context, f agentFlags, l runner.LaunchFile) (err error) {
+// agentClient reaches the controller of an agent.
+func (a *app) agentClient(l runner.LaunchFile) (*api.Client, error) {
 	var certificates []byte
 	if a.bundle != "" {
+		var err error
 		if certificates, err = os.ReadFile(a.bundle); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	client, err := api.NewClient(api.ClientOptions{
+	return api.NewClient(api.ClientOptions{
 		URL: l.URL, Token: l.Token, Insecure: l.Insecure, CACerts: certificates, UserAgent: "pipegen-agent/" + version,
 		Retrying: func(err error, pause time.Duration) {
 			a.warn(fmt.Sprintf("%v; trying again in %s", err, pause.Round(100*time.Millisecond)))
 		},
 	})
+}
+
+// agentToken gets the token of an agent that AWS vouches for.
+func (a *app) agentToken(ctx context.Context, f agentFlags, l runner.LaunchFile) (string, error) {
+	with := l
+	with.Token = "any"
+	if _, err := a.agentClient(with); err != nil { // an answer with a token is refused where a token is
+		return "", err
+	}
+	client, err := a.agentClient(l)
+	if err != nil {
+		return "", err
+	}
+	proof, err := ecs.Prove(ctx, f.sts, orElse(a.getenv("AWS_REGION"), a.getenv("AWS_DEFAULT_REGION")), l.URL, l.Task)
+	if err != nil {
+		return "", err
+	}
+	token, err := client.Patient(identifying).TaskToken(ctx, l.Task, api.Identity{Proof: proof})
+	if err != nil {
+		return "", fmt.Errorf("getting the token of task %s: %w", l.Task, err)
+	}
+	return token, nil
+}
+
+// identifying is how long a controller is waited for that is to say whether it
+// knows an agent; signatures are good for 15 minutes.
+const identifying = 10 * time.Minute
+
+func (a *app) runAgent(ctx context.Context, f agentFlags, l runner.LaunchFile) (err error) {
+	client, err := a.agentClient(l)
 	if err != nil {
 		return err
 	}
@@ -129,7 +172,7 @@ func (a *app) runAgent(ctx context.Context, f agentFlags, l runner.LaunchFile) (
 	measuring, stop := context.WithCancel(ctx)
 	defer stop()
 	return agent.Run(ctx, agent.Options{
-		Client: client, Task: l.Task, Version: version, Dir: l.Work, Getenv: f.getenv(a.getenv), Note: a.warn, Usage: agent.Measure(measuring, inPlace),
+		Client: client, Task: l.Task, Version: version, Dir: l.Work, Getenv: f.getenv(a.getenv), Note: a.warn, Usage: agent.Measure(measuring, inPlace), Interrupted: f.interrupted,
 		Do: func(ctx context.Context, w agent.Work) (plan.Result, error) { return a.doWork(ctx, f, w, inPlace) },
 	})
 }
@@ -156,6 +199,13 @@ func (a *app) doWork(ctx context.Context, f agentFlags, w agent.Work, inPlace bo
 			return w.TempDir
 		}
 		return w.Getenv(name)
+	}
+	if f.ambient || w.ReadStored {
+		if getenv, err = a.withStored(ctx, w.Plan, getenv, w.Build); errors.Is(err, failure.ErrInput) {
+			return plan.Result{}, err
+		} else if err != nil {
+			return plan.Result{}, agent.Fault(err)
+		}
 	}
 	if inPlace || w.Build.Engine != "kaniko" {
 		j := engine.Job{

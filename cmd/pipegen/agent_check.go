@@ -17,6 +17,7 @@ import (
 	"github.com/pipegen/pipegen/pkg/quote"
 	"github.com/pipegen/pipegen/pkg/registry"
 	"github.com/pipegen/pipegen/pkg/runner"
+	"github.com/pipegen/pipegen/pkg/runner/ecs"
 )
 
 // reachTime is how long an answer is waited for.
@@ -26,6 +27,7 @@ const reachTime = 15 * time.Second
 func (a *app) agentCheckCommand() *cobra.Command {
 	var controller, report string
 	var registries []string
+	var exit bool
 	cmd := &cobra.Command{
 		Use:    "check",
 		Short:  "Say what can be reached from where agents run",
@@ -33,6 +35,9 @@ func (a *app) agentCheckCommand() *cobra.Command {
 		Hidden: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			checks := reach(cmd.Context(), controller, registries)
+			if exit {
+				return checked(checks)
+			}
 			text, err := json.Marshal(checks)
 			if err != nil {
 				return err
@@ -47,8 +52,36 @@ func (a *app) agentCheckCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&controller, "url", "", "`URL` of the controller")
 	cmd.Flags().StringSliceVar(&registries, "registry", nil, "`HOST` of a registry; repeats")
+	cmd.Flags().BoolVar(&exit, "exit-code", false, "say it by the exit code, and in the log")
 	cmd.Flags().StringVar(&report, "report", "", "`FILE` for the result (default: stdout)")
 	return cmd
+}
+
+// unreachedError says what agents do not reach, by an exit code of its own.
+type unreachedError struct {
+	code int
+	what string
+}
+
+func (e *unreachedError) Error() string { return e.what }
+
+// checked says by an exit code what was not reached, where nothing else comes
+// back.
+func checked(checks []runner.Check) error {
+	controller, registries := true, true
+	var missing []string
+	for _, c := range checks {
+		if c.OK {
+			continue
+		}
+		missing = append(missing, c.Name+": "+c.Detail)
+		controller = controller && c.Name != "controller"
+		registries = registries && !strings.HasPrefix(c.Name, "registry ")
+	}
+	if code := ecs.CheckExit(controller, registries); code != 0 {
+		return &unreachedError{code, strings.Join(missing, "; ")}
+	}
+	return nil
 }
 
 // reach tries the controller and registries from here.

@@ -81,9 +81,12 @@ func (a *app) execute(ctx context.Context, args []string) int {
 func exitCode(err error) int {
 	var immutable *registry.ImmutableError
 	var faults config.Faults
+	var unreached *unreachedError
 	switch {
 	case err == nil:
 		return 0
+	case errors.As(err, &unreached):
+		return unreached.code
 	case errors.Is(err, errSomething):
 		return 4
 	case errors.As(err, &immutable), errors.Is(err, api.ErrImmutable):

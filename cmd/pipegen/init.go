@@ -169,11 +169,11 @@ func (a *app) versionCommand() *cobra.Command {
 		Use:   "version",
 		Short: "Print the version",
 		Args:  noArgs,
-		RunE: func(*cobra.Command, []string) error {
-			return a.write("-", []byte("pipegen "+version+"\n"))
-		},
+		RunE:  func(*cobra.Command, []string) error { return a.printVersion() },
 	}
 }
+
+func (a *app) printVersion() error { return a.write("-", []byte("pipegen "+version+"\n")) }
 
 // cacheDir is where clones and tools are kept.
 func (a *app) cacheDir() (string, error) {

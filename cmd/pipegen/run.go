@@ -114,8 +114,18 @@ func (a *app) localRunner(ctx context.Context, p *plan.Plan, client *registry.Cl
 	if err != nil {
 		return nil, err
 	}
+	var builds []*plan.Build
+	for i := range p.Images {
+		for j := range p.Images[i].Builds {
+			builds = append(builds, &p.Images[i].Builds[j])
+		}
+	}
+	getenv, err := a.withStored(ctx, p, a.getenv, builds...)
+	if err != nil {
+		return nil, err
+	}
 	return runner.NewLocal(ctx, runner.LocalOptions{
-		Plan: p, Root: dir, MetadataDir: metadata, Registry: client, CacheDir: cache, Getenv: a.getenv, Environ: os.Environ(),
+		Plan: p, Root: dir, MetadataDir: metadata, Registry: client, CacheDir: cache, Getenv: getenv, Environ: os.Environ(),
 		Sandbox: runner.SandboxOptions{Kind: runner.Kind(sandbox), Executor: executor, CACerts: a.bundle},
 	})
 }
@@ -125,21 +135,26 @@ func (a *app) doctorCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Check what this machine or a cluster can do, and say how to mend what it cannot",
-		Long: "Tries what builds on this machine need, or on a Kubernetes cluster, and shows each\nas pass, warn (some builds will not work) or FAIL (none will) with what to do.\n" +
-			"FAIL gives exit code 2.\n\nOn a cluster a pod for each architecture tries the image of agents, the controller\nand registries; it is removed afterwards.",
-		Example: "  pipegen doctor\n  pipegen doctor --runner kubernetes --config server.yaml --registry registry.example.com",
+		Long: "Tries what builds on this machine need, on a Kubernetes cluster or on ECS, and shows each\nas pass, warn (some builds will not work) or FAIL (none will) with what to do.\n" +
+			"FAIL gives exit code 2.\n\nOn a cluster a pod or task for each architecture tries the image of agents, the\ncontroller and registries; it is removed afterwards.",
+		Example: "  pipegen doctor\n  pipegen doctor --runner kubernetes --config server.yaml --registry registry.example.com\n  pipegen doctor --runner ecs --config server.yaml",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := knownRunner(d.runner, "local", "kubernetes"); err != nil {
+			if err := knownRunner(d.runner, "local", "kubernetes", "ecs"); err != nil {
 				return err
 			}
 			var checks []runner.Check
-			if d.runner == "kubernetes" {
+			switch d.runner {
+			case "kubernetes", "ecs":
+				check := a.checkKubernetes
+				if d.runner == "ecs" {
+					check = a.checkECS
+				}
 				var err error
-				if checks, err = a.checkKubernetes(cmd.Context(), d); err != nil {
+				if checks, err = check(cmd.Context(), d); err != nil {
 					return err
 				}
-			} else {
+			default:
 				executor, _ := engine.FindExecutor(a.getenv)
 				checks = runner.Preflight(cmd.Context(), runner.SandboxOptions{Executor: executor, CACerts: a.bundle})
 			}
@@ -156,16 +171,16 @@ func (a *app) doctorCommand() *cobra.Command {
 					fmt.Fprintf(a.stdout, "      fix: %s\n", quote.Text(c.Fix))
 				}
 			}
-			if d.runner == "kubernetes" {
+			if d.runner != "local" {
 				return unbuildable(checks)
 			}
 			return runner.Unmet(checks)
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&d.runner, "runner", "local", "`RUNNER` to check: local or kubernetes")
-	flags.StringVar(&d.config, "config", a.getenv("PIPEGEN_SERVER_CONFIG"), "`FILE` of the controller, for kubernetes")
-	flags.StringVar(&d.url, "url", a.getenv("CONTROLLER_URL"), "`URL` by which pods reach the controller (default: $CONTROLLER_URL, else as in the file of --config)")
-	flags.StringSliceVar(&d.registries, "registry", nil, "`HOST` of a registry that pods need; repeats (default: that of the agents' image)")
+	flags.StringVar(&d.runner, "runner", "local", "`RUNNER` to check: local, kubernetes or ecs")
+	flags.StringVar(&d.config, "config", a.getenv("PIPEGEN_SERVER_CONFIG"), "`FILE` of the controller, for kubernetes and ecs")
+	flags.StringVar(&d.url, "url", a.getenv("CONTROLLER_URL"), "`URL` by which agents reach the controller (default: $CONTROLLER_URL, else as in the file of --config)")
+	flags.StringSliceVar(&d.registries, "registry", nil, "`HOST` of a registry that builds need; repeats (default: that of the agents' image)")
 	return cmd
 }

@@ -42,7 +42,7 @@ func (s *serving) flags(a *app, flags *pflag.FlagSet) {
 	flags.StringVar(&s.config, "config", a.getenv("PIPEGEN_SERVER_CONFIG"), "`FILE` with limits, retention and tokens: a pipegen.yaml with server, or a file of its own")
 	flags.StringVar(&s.tlsCert, "tls-cert", a.getenv("PIPEGEN_TLS_CERT"), "`FILE` with the certificate and those that signed it (PEM)")
 	flags.StringVar(&s.tlsKey, "tls-key", a.getenv("PIPEGEN_TLS_KEY"), "`FILE` with the certificate's key (PEM)")
-	flags.StringSliceVar(&s.runners, "runner", list(orElse(a.getenv("PIPEGEN_RUNNER"), "local")), "`RUNNER` of builds, the first for runs that name none; repeats: local, kubernetes")
+	flags.StringSliceVar(&s.runners, "runner", list(orElse(a.getenv("PIPEGEN_RUNNER"), "local")), "`RUNNER` of builds, the first for runs that name none; repeats: local, kubernetes, ecs")
 	flags.StringSliceVar(&s.insecure, "insecure-registry", list(a.getenv("PIPEGEN_INSECURE_REGISTRY")), insecureUsage)
 	s.sharing.flags(a, flags)
 	flags.BoolVar(&s.dev, "dev", false, "answer anybody without a token, on a loopback address alone")
@@ -118,13 +118,13 @@ func (a *app) server(ctx context.Context, s serving) (err error) {
 	if err != nil {
 		return err
 	}
-	keyring, err := controller.KeyFile(s.keyFile)
+	keyring, err := a.keyring(&s)
 	if err != nil {
 		return err
 	}
 	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx)) // agents are stopped until the end
 	defer unwatch()
-	launchers, err := a.launchers(watching, s, settings.kubernetes, certificate != nil, log)
+	launchers, err := a.launchers(watching, s, settings, certificate != nil, log)
 	if err != nil {
 		return err
 	}
@@ -135,6 +135,7 @@ func (a *app) server(ctx context.Context, s serving) (err error) {
 	metrics := web.NewMetrics()
 	core, err := controller.New(controller.Options{
 		Store: db, Blobs: blobs, Launchers: launchers, Default: s.runners[0], Local: []string{"local"}, Publish: a.publishRun(s.insecure), URL: nearURL,
+		MayName: namable(settings.secrets), Stored: a.controllerReads(settings.secrets), AgentsRead: agentsRead(settings.secrets),
 		Instance: s.instance, Limits: settings.core, Keys: keyring, Logger: log,
 		Observe: func(e controller.Event) { metrics.Observe(e); tracing.observe(e) },
 	})
@@ -165,7 +166,11 @@ func (a *app) server(ctx context.Context, s serving) (err error) {
 	if s.dev {
 		log.Warn("--dev: whoever can reach this address may run programs as this user; builds for other runners happen here")
 	}
-	return serveBoth(ctx, core.Run, func(ctx context.Context) error { return front.Serve(ctx, listener, certificate) })
+	run, err := a.copyingLogs(ctx, settings.logCopy, core, db, log)
+	if err != nil {
+		return err
+	}
+	return serveBoth(ctx, run, func(ctx context.Context) error { return front.Serve(ctx, listener, certificate) })
 }
 
 // serveBoth runs both parts until one fails or ctx ends; either has its end
@@ -221,12 +226,12 @@ func (s *serving) checkRunners(a *app) error {
 	}
 	for i, name := range s.runners {
 		switch {
-		case name == "local", name == "kubernetes" && !s.dev:
+		case name == "local", (name == "kubernetes" || name == "ecs") && !s.dev:
 		case s.dev && (name == "kubernetes" || name == "ecs"):
 			a.warn("--dev: builds for " + name + " happen on this machine")
 			s.runners[i] = "local"
 		default:
-			return knownRunner(name, "local", "kubernetes")
+			return knownRunner(name, "local", "kubernetes", "ecs")
 		}
 	}
 	s.runners = slices.Compact(s.runners)

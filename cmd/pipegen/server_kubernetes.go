@@ -19,7 +19,7 @@ import (
 
 // launchers gives those that start agents on the runners of this controller.
 // Watches of clusters go on until ctx ends.
-func (a *app) launchers(ctx context.Context, s serving, on config.ServerKubernetes, tls bool, log *slog.Logger) (map[string]runner.Launcher, error) {
+func (a *app) launchers(ctx context.Context, s serving, of *settings, tls bool, log *slog.Logger) (map[string]runner.Launcher, error) {
 	all := map[string]runner.Launcher{}
 	if slices.Contains(s.runners, "local") {
 		agents, err := runner.NewAgents(runner.AgentsOptions{DataDir: s.dataDir, Insecure: !tls})
@@ -29,6 +29,7 @@ func (a *app) launchers(ctx context.Context, s serving, on config.ServerKubernet
 		all["local"] = agents
 	}
 	if slices.Contains(s.runners, "kubernetes") {
+		on := of.kubernetes
 		on.URL = cmp.Or(on.URL, s.url)
 		u, err := url.Parse(on.URL)
 		if err != nil || s.url == on.URL && isLoopback(u.Hostname()) {
@@ -43,6 +44,13 @@ func (a *app) launchers(ctx context.Context, s serving, on config.ServerKubernet
 			return nil, err
 		}
 		all["kubernetes"] = l
+	}
+	if slices.Contains(s.runners, "ecs") {
+		l, err := a.onECS(ctx, s.url, of.ecs, log)
+		if err != nil {
+			return nil, err
+		}
+		all["ecs"] = l
 	}
 	return all, nil
 }

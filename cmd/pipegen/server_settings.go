@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,6 +32,12 @@ type settings struct {
 	compile    func(data []byte, service string) (*web.Compiled, error)
 	// Of agents on Kubernetes.
 	kubernetes config.ServerKubernetes
+	// Of agents on ECS, if there are any.
+	ecs config.ServerECS
+	// Of values that AWS keeps; may be nil.
+	secrets *config.ServerSecrets
+	// May be nil.
+	logCopy *config.ServerLogCopy
 }
 
 func (a *app) settings(s *serving) (*settings, error) {
@@ -38,16 +45,16 @@ func (a *app) settings(s *serving) (*settings, error) {
 		return nil, err
 	}
 	file := new(config.Server)
-	if s.config != "" {
-		data, err := os.ReadFile(s.config)
-		if err != nil {
-			return nil, failure.Input("--config: %w", err)
-		}
+	name, data, err := a.serverFile(s.config)
+	if err != nil {
+		return nil, err
+	}
+	if name != "" {
 		judge := func(file *config.Server, report func(rule, hint string, path []any, message string)) {
 			judgeTokens(file, report)
 			judgeIssuers(file, s.url, report)
 		}
-		if file, err = config.ReadServer(s.config, data, judge); err != nil {
+		if file, err = config.ReadServer(name, data, judge); err != nil {
 			return nil, err
 		}
 	}
@@ -56,7 +63,6 @@ func (a *app) settings(s *serving) (*settings, error) {
 		return nil, err
 	}
 	var out settings
-	var err error
 	if out.identities, err = identityTokens(file, s.url, a.serverLog()); err != nil {
 		return nil, err
 	}
@@ -66,7 +72,13 @@ func (a *app) settings(s *serving) (*settings, error) {
 	if out.core, out.web, err = limits(file); err != nil {
 		return nil, err
 	}
-	out.kubernetes = file.OnKubernetes()
+	out.kubernetes, out.secrets = file.OnKubernetes(), file.Secrets
+	out.logCopy = file.LogCopy
+	if slices.Contains(s.runners, "ecs") {
+		if out.ecs, err = file.OnECS(a.getenv); err != nil {
+			return nil, err
+		}
+	}
 	taskTime, err := a.durationVariable("BUILD_TASK_TIMEOUT")
 	if err != nil {
 		return nil, err
@@ -87,6 +99,26 @@ func (a *app) settings(s *serving) (*settings, error) {
 		return compileConfig(data, service, taskTime)
 	}
 	return &out, nil
+}
+
+// settingsVariable holds what is otherwise in the file of --config, for where
+// containers are given no files.
+const settingsVariable = "PIPEGEN_SERVER_SETTINGS"
+
+// serverFile gives what is said of the controller, and under what name; without
+// a name nothing is.
+func (a *app) serverFile(path string) (name string, data []byte, err error) {
+	if path != "" {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return "", nil, failure.Input("--config: %w", err)
+		}
+		return path, data, nil
+	}
+	if text := a.getenv(settingsVariable); text != "" {
+		return settingsVariable, []byte(text), nil
+	}
+	return "", nil, nil
 }
 
 // limits gives those of the file; what it leaves out has the packages' own

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/pipegen/pipegen/pkg/controller"
 	"github.com/pipegen/pipegen/pkg/controller/store"
 	"github.com/pipegen/pipegen/pkg/failure"
 )
@@ -47,6 +49,23 @@ func (s *serving) checkSharing(a *app) error {
 		}
 	}
 	return s.checkDatabase(a)
+}
+
+// keyVariable holds what the key for secrets is made from, for where containers
+// are given no files.
+const keyVariable = "PIPEGEN_KEY"
+
+// keyring gives the key for secrets: of the file, or of the environment.
+func (a *app) keyring(s *serving) (controller.Sealer, error) {
+	secret := a.getenv(keyVariable)
+	if secret == "" || s.keyFile != filepath.Join(s.dataDir, "secrets.key") {
+		return controller.KeyFile(s.keyFile)
+	}
+	key, err := controller.Key(secret)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", keyVariable, err)
+	}
+	return key, nil
 }
 
 // checkDatabase says what is not safe about the database that is named.

@@ -3,13 +3,14 @@ package dockerfile
 import (
 	"fmt"
 	"path"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
+
+	"github.com/pipegen/pipegen/internal/lazyregexp"
 )
 
 // Finding is something in a Dockerfile that an engine lacks.
@@ -70,7 +71,7 @@ func (f *File) warn(stage string, line int, format string, args ...any) {
 
 // dockerfileFrontend matches the names of BuildKit's own frontend for
 // Dockerfiles: what it reads is what is read here.
-var dockerfileFrontend = regexp.MustCompile(`^(docker\.io/|docker\.io/library/)?(docker/)?dockerfile(-upstream)?([:@]|$)`)
+var dockerfileFrontend = lazyregexp.New(`^(docker\.io/|docker\.io/library/)?(docker/)?dockerfile(-upstream)?([:@]|$)`)
 
 // lackSyntax refuses frontends that give the file another meaning.
 func (f *File) lackSyntax(text []byte) {
@@ -80,7 +81,7 @@ func (f *File) lackSyntax(text []byte) {
 	}
 }
 
-var ofTarget = regexp.MustCompile(`^"?\$(TARGETPLATFORM|\{TARGETPLATFORM\})"?$`)
+var ofTarget = lazyregexp.New(`^"?\$(TARGETPLATFORM|\{TARGETPLATFORM\})"?$`)
 
 func (f *File) lackFrom(s stage) {
 	if p := s.From.Platform; p != "" && !ofTarget.MatchString(p) {
@@ -100,7 +101,7 @@ func (f *File) lackCopy(stage string, c *instructions.CopyCommand, line int) {
 }
 
 // remote matches what BuildKit takes for a git repository.
-var remote = regexp.MustCompile(`^(git@|git://|ssh://)|^https?://[^#?]+\.git(#|\?|$)`)
+var remote = lazyregexp.New(`^(git@|git://|ssh://)|^https?://[^#?]+\.git(#|\?|$)`)
 
 func (f *File) lackAdd(stage string, c *instructions.AddCommand, line int) {
 	f.lackSources(stage, "ADD", c.SourcesAndDest, line)
@@ -116,7 +117,7 @@ func (f *File) lackAdd(stage string, c *instructions.AddCommand, line int) {
 	}
 }
 
-var octal = regexp.MustCompile(`^[0-7]+$`)
+var octal = lazyregexp.New(`^[0-7]+$`)
 
 // lackFlags looks at the flags that COPY and ADD share.
 func (f *File) lackFlags(stage, name string, link bool, chmod string, exclude []string, line int) {

@@ -6,11 +6,12 @@ package quote
 
 import (
 	"net/url"
-	"regexp"
 	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/pipegen/pipegen/internal/lazyregexp"
 )
 
 // Shell gives s as one word of a POSIX shell line. s must not hold NUL, which
@@ -63,7 +64,7 @@ func unsafeInText(r rune) bool {
 	return unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == '\u2028' || r == '\u2029'
 }
 
-var userinfo = regexp.MustCompile(`([a-zA-Z][a-zA-Z0-9+.-]*://)[^/?#\s'"]*@`)
+var userinfo = lazyregexp.New(`([a-zA-Z][a-zA-Z0-9+.-]*://)[^/?#\s'"]*@`)
 
 // URL gives s with the user information of every URL in it replaced: an
 // address without scheme, as in git@host:path, is left alone, since what

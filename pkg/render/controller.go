@@ -37,6 +37,12 @@ func checkedRunner(p *plan.Plan, img *plan.Image) (string, error) {
 		}
 	}
 	runner := ControllerRunner(img)
+	for i := range img.Builds {
+		if b := &img.Builds[i]; runner == "ecs" && b.Engine == "buildkit" && len(p.BuildKit.Addresses) == 0 {
+			return "", failure.WithHint(failure.Input("build %s: runner ecs cannot start BuildKit: Fargate gives no privilege", b.ID),
+				"name daemons in buildkit.addresses of pipegen.yaml, or write engine: kaniko")
+		}
+	}
 	if runner != "" && p.Publish.Sign != nil && img.Pushes() {
 		return "", failure.WithHint(failure.Input("image %q is published by the controller (runner: %s), which holds no keys to sign it with", img.Name, runner),
 			"write runner: ci, or take publish.sign out of pipegen.yaml")

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/pipegen/pipegen/pkg/config"
+	"github.com/pipegen/pipegen/pkg/plan"
 )
 
 // ErrNoAgent says that a task has no agent.
@@ -31,12 +32,33 @@ type Launcher interface {
 	Stop(ctx context.Context, task string) error
 }
 
+// ErrUnidentified says that a proof is not of the agent that it should be of.
+var ErrUnidentified = errors.New("this is not the agent of the task")
+
+// Identifier is a launcher whose agents bring no token: they get one from the
+// controller for a proof of who they are.
+type Identifier interface {
+	// Identify says whether a proof is of the agent that was started for a task.
+	// The error wraps ErrUnidentified if it is not; any other says that it could
+	// not be found out for now.
+	Identify(ctx context.Context, task string, proof map[string]string) error
+}
+
+// Judge is a launcher that knows beforehand of builds that it cannot do.
+type Judge interface {
+	// Judge says why a build of a plan cannot be done; nil: it may be. Errors
+	// wrap failure.ErrInput.
+	Judge(p *plan.Plan, img *plan.Image, b *plan.Build) error
+}
+
 // Launch says what an agent is started for, and with.
 type Launch struct {
 	// Id of the task, a DNS label, and of its run.
 	Task, Run string
 	// Id of the build, its platform and its engine.
 	Build, Platform, Engine string
+	// Which attempt at the build it is, from 1.
+	Attempt int
 	// Container image to run the agent in; empty, or where the launcher needs
 	// none: without meaning.
 	Image string

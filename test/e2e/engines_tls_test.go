@@ -46,7 +46,7 @@ func newAuthority(t *testing.T) *authority {
 		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "loopback"},
 		NotBefore: ca.NotBefore, NotAfter: ca.NotAfter,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"localhost"},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.ParseIP(nodeAddress)}, DNSNames: []string{"localhost"},
 	}
 	caKey, caErr := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	leafKey, leafErr := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -78,7 +78,13 @@ func newAuthority(t *testing.T) *authority {
 // gives HOST:PORT.
 func (a *authority) serve(t *testing.T, handler http.Handler) string {
 	t.Helper()
-	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{a.pair}, MinVersion: tls.VersionTLS12})
+	return a.serveOn(t, "127.0.0.1", handler)
+}
+
+// serveOn is serve on another address.
+func (a *authority) serveOn(t *testing.T, address string, handler http.Handler) string {
+	t.Helper()
+	listener, err := tls.Listen("tcp", net.JoinHostPort(address, "0"), &tls.Config{Certificates: []tls.Certificate{a.pair}, MinVersion: tls.VersionTLS12})
 	if err != nil {
 		t.Fatal(err)
 	}
