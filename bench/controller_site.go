@@ -33,6 +33,14 @@ type serverProcess struct {
 
 // startServer starts a controller with so many places for tasks.
 func startServer(ctx context.Context, b bench, places int) (*serverProcess, error) {
+	return startServerWith(ctx, b, func(string) string {
+		return fmt.Sprintf("limits:\n  tasks: {local: %d}\n  requests_per_second: 100000\n", places)
+	})
+}
+
+// startServerWith starts one with a file of settings for its port, and further
+// arguments.
+func startServerWith(ctx context.Context, b bench, settingsFor func(port string) string, args ...string) (*serverProcess, error) {
 	dir, err := os.MkdirTemp(b.work, "server-")
 	if err != nil {
 		return nil, err
@@ -46,7 +54,7 @@ func startServer(ctx context.Context, b bench, places int) (*serverProcess, erro
 		return nil, err
 	}
 	settings := filepath.Join(dir, "server.yaml")
-	text := fmt.Sprintf("limits:\n  tasks: {local: %d}\n  requests_per_second: 100000\n", places)
+	text := settingsFor(strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
 	if err := os.WriteFile(settings, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
@@ -55,8 +63,9 @@ func startServer(ctx context.Context, b bench, places int) (*serverProcess, erro
 		return nil, err
 	}
 	defer output.Close()
-	s.cmd = exec.CommandContext(ctx, b.pipegen, "server", "--listen", strings.TrimPrefix(s.url, "http://"), "--data-dir", filepath.Join(dir, "data"), "--config", settings)
-	s.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "BUILD_CONTROLLER_TOKEN=" + s.token}
+	args = append([]string{"server", "--listen", strings.TrimPrefix(s.url, "http://"), "--data-dir", filepath.Join(dir, "data"), "--config", settings}, args...)
+	s.cmd = exec.CommandContext(ctx, b.pipegen, args...)
+	s.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "BUILD_CONTROLLER_TOKEN=" + s.token}, b.env...)
 	s.cmd.Stdout, s.cmd.Stderr = output, output
 	if err := s.cmd.Start(); err != nil {
 		return nil, err
@@ -122,6 +131,25 @@ func (s *serverProcess) peak() (float64, error) {
 		}
 	}
 	return 0, errors.New("the process does not say what memory it had")
+}
+
+// cpu is what the process has had, to a hundredth of a second.
+func (s *serverProcess) cpu() (time.Duration, error) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.cmd.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := strings.Cut(string(stat), ") ") // the name may hold anything
+	fields := strings.Fields(rest)
+	if len(fields) < 13 {
+		return 0, errors.New("the process does not say what CPU it had")
+	}
+	user, err := strconv.Atoi(fields[11])
+	if err != nil {
+		return 0, err
+	}
+	system, err := strconv.Atoi(fields[12])
+	return time.Duration(user+system) * 10 * time.Millisecond, err // proc(5): clock ticks, of which Linux has 100 a second
 }
 
 // platforms are those of the builds of one image.

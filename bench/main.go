@@ -2,7 +2,8 @@
 // against the bare engines and against clients of registries, and prints
 // tables and which goals are met. It measures whole processes and gives
 // medians. With arguments it measures only those of monorepo, wide, deep,
-// kaniko, buildkit, publish, context, controller and postgres that they name.
+// kaniko, buildkit, publish, context, upload, controller, postgres, kubernetes and
+// ecs that they name.
 package main
 
 import (
@@ -27,6 +28,12 @@ func main() {
 func run(ctx context.Context, names []string) error {
 	if len(names) == 3 && names[0] == packCommand {
 		return packContext(ctx, names[1], names[2])
+	}
+	if len(names) == 3 && names[0] == uploadCommand {
+		return uploadContext(ctx, names[1], names[2])
+	}
+	if len(names) == 3 && names[0] == putCommand {
+		return putContext(ctx, names[1], names[2])
 	}
 	if len(names) == 3 && names[0] == sayCommand {
 		return say(names[1], names[2])
@@ -53,12 +60,12 @@ func run(ctx context.Context, names []string) error {
 	}{
 		{"monorepo", monorepos}, {"wide", wideProject}, {"deep", deepHistory},
 		{"kaniko", kanikoOverhead}, {"buildkit", buildkitOverhead}, {"publish", publishing},
-		{"context", contexts}, {"controller", controllers}, {"postgres", postgres},
+		{"context", contexts}, {"upload", uploads}, {"controller", controllers}, {"postgres", postgres}, {"kubernetes", onKubernetes}, {"ecs", onECS},
 	} {
 		if len(names) > 0 && !slices.Contains(names, s.name) {
 			continue
 		}
-		if err := s.measure(ctx, bench{binary, git, work}); err != nil {
+		if err := s.measure(ctx, bench{pipegen: binary, git: git, work: work}); err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
 	}
@@ -67,8 +74,9 @@ func run(ctx context.Context, names []string) error {
 
 // bench is what the measurements share.
 type bench struct {
-	pipegen, git string // programs
-	work         string // directory for what they write
+	pipegen, git string   // programs
+	work         string   // directory for what they write
+	env          []string // of controllers, beside their own
 }
 
 // sizes are how many projects the repositories have.

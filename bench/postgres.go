@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -15,6 +16,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/pipegen/pipegen/internal/postgrestest"
 	"github.com/pipegen/pipegen/pkg/api"
 	"github.com/pipegen/pipegen/pkg/controller"
@@ -27,12 +30,11 @@ import (
 const (
 	// controlCommand makes this program a controller: controlCommand NAME DIR.
 	controlCommand = "control"
-	// databaseVariable names its database.
-	databaseVariable = "PIPEGEN_BENCH_DATABASE"
+	// databaseVariable names its database, placesVariable says how many tasks it
+	// has at once.
+	databaseVariable, placesVariable = "PIPEGEN_BENCH_DATABASE", "PIPEGEN_BENCH_PLACES"
 
-	sharedRuns   = 400
-	sharedPlaces = 32 // of each controller
-	sharedLines  = 20 // of each log, in two pieces
+	sharedRuns = 400
 )
 
 // postgres measures how much more two controllers do than one that share a
@@ -57,16 +59,24 @@ func postgres(ctx context.Context, b bench) (err error) {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("\nControllers on PostgreSQL, %s tasks that do nothing, %d at once at each controller\n\n", thousands(sharedRuns), sharedPlaces)
+	fmt.Printf("\nControllers on PostgreSQL, %s tasks that do nothing. In a network a server's answer takes some time, which a proxy adds.\n"+
+		"All share the cores of this machine: with many tasks at once these are the limit, with few the turns of each task.\n\n", thousands(sharedRuns))
 	for _, place := range []struct {
-		name string
-		port int
-		goal bool // beside it all share the cores of one machine
-	}{{"database beside them", server.Port, false}, {"database a millisecond away", far, true}} {
+		name   string
+		port   int
+		places int // of each controller
+		goal   bool
+	}{{"beside them", server.Port, 32, false}, {"a millisecond away", far, 32, false}, {"a millisecond away", far, 8, true}} {
+		asked, err := answer(ctx, server, place.port)
+		if err != nil {
+			return err
+		}
+		name := fmt.Sprintf("database %s, %d tasks at once", place.name, place.places)
+		fmt.Printf("%-*s%10.2f  ms for an answer\n", nameWidth, name, milliseconds(asked))
 		var took [2][]time.Duration
 		for round := range 3 {
 			for i := range took {
-				d, err := shareWork(ctx, b, server, place.port, fmt.Sprintf("bench_%d_%d_%d", place.port, round, i+1), i+1)
+				d, err := shareWork(ctx, b, server, place.port, fmt.Sprintf("bench_%d_%d_%d_%d", place.port, place.places, round, i+1), place.places, i+1)
 				if err != nil {
 					return err
 				}
@@ -74,39 +84,29 @@ func postgres(ctx context.Context, b bench) (err error) {
 			}
 		}
 		for i := range took {
-			fmt.Printf("%-*s%10.0f  tasks a second\n", nameWidth, fmt.Sprintf("%s, %d at work", place.name, i+1), sharedRuns/percentile(took[i], 50).Seconds())
+			fmt.Printf("%-*s%10.0f  tasks a second\n", nameWidth, fmt.Sprintf("  %d at work", i+1), sharedRuns/percentile(took[i], 50).Seconds())
 		}
 		ratio := percentile(took[1], 50).Seconds() / percentile(took[0], 50).Seconds()
 		if place.goal {
-			new(table).goal(place.name+", time of two", "× that of one", 1/1.6, column{{ratio, true}})
+			new(table).goal("  time of two", "× that of one", 1/1.6, column{{ratio, true}})
 			continue
 		}
-		fmt.Printf("%-*s%10.2f  × that of one\n", nameWidth, place.name+", time of two", ratio)
+		fmt.Printf("%-*s%10.2f  × that of one\n", nameWidth, "  time of two", ratio)
 	}
 	return nil
 }
 
-// distant gives a port by which another one is a millisecond away, there and back.
+// distance is how long an answer of a distant server is on its way.
+const distance = time.Millisecond
+
+// distant gives a port by which another one is at a distance: what it says comes
+// that much later.
 func distant(ctx context.Context, port int) (int, error) {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return 0, err
 	}
 	context.AfterFunc(ctx, func() { _ = l.Close() })
-	carry := func(to, from net.Conn) {
-		defer func() { _ = to.Close() }()
-		buf := make([]byte, 64<<10)
-		for {
-			n, err := from.Read(buf)
-			if err != nil {
-				return
-			}
-			time.Sleep(500 * time.Microsecond)
-			if _, err := to.Write(buf[:n]); err != nil {
-				return
-			}
-		}
-	}
 	go func() {
 		for {
 			near, err := l.Accept()
@@ -118,27 +118,92 @@ func distant(ctx context.Context, port int) (int, error) {
 				_ = near.Close()
 				continue
 			}
-			go carry(far, near)
-			go carry(near, far)
+			go func() {
+				_, _ = io.Copy(far, near)
+				_ = far.Close()
+			}()
+			go carryLate(near, far)
 		}
 	}()
 	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
+// carryLate passes on what a connection says, each piece at a distance from when
+// it was said.
+func carryLate(to, from net.Conn) {
+	type piece struct {
+		text []byte
+		due  time.Time
+	}
+	pieces := make(chan piece, 1024)
+	go func() {
+		defer close(pieces)
+		buf := make([]byte, 32<<10)
+		for {
+			n, err := from.Read(buf)
+			if err != nil {
+				return
+			}
+			pieces <- piece{bytes.Clone(buf[:n]), time.Now().Add(distance)}
+		}
+	}()
+	defer func() { _ = to.Close() }()
+	for p := range pieces {
+		time.Sleep(time.Until(p.due))
+		if _, err := to.Write(p.text); err != nil {
+			_ = from.Close()
+			for range pieces { // so that its reader ends
+			}
+			return
+		}
+	}
+}
+
+// at gives the URL of a database of a server that is reached by a port.
+func at(where string, port int) (string, error) {
+	u, err := url.Parse(where)
+	if err != nil {
+		return "", err
+	}
+	u.Host = fmt.Sprintf("127.0.0.1:%d", port)
+	return u.String(), nil
+}
+
+// answer says how long a server takes to answer by a port.
+func answer(ctx context.Context, server *postgrestest.Server, port int) (median time.Duration, err error) {
+	where, err := at(server.URL("postgres"), port)
+	if err != nil {
+		return 0, err
+	}
+	conn, err := pgx.Connect(ctx, where)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, conn.Close(ctx)) }()
+	times := make([]time.Duration, 101)
+	for i := range times {
+		began := time.Now()
+		if err := conn.Ping(ctx); err != nil {
+			return 0, err
+		}
+		times[i] = time.Since(began)
+	}
+	return percentile(times, 50), nil
+}
+
 // shareWork has n controllers do all the work, which reach the server by a port,
 // and says how long it took.
-func shareWork(ctx context.Context, b bench, server *postgrestest.Server, port int, name string, n int) (took time.Duration, err error) {
+func shareWork(ctx context.Context, b bench, server *postgrestest.Server, port int, name string, places, n int) (took time.Duration, err error) {
 	where, err := postgrestest.Create(ctx, server.URL("postgres"), name)
 	if err != nil {
 		return 0, err
 	}
-	at, err := url.Parse(where)
+	reached, err := at(where, port)
 	if err != nil {
 		return 0, err
 	}
-	at.Host = fmt.Sprintf("127.0.0.1:%d", port)
 	dir := filepath.Join(b.work, name)
-	o, err := controlOptions(ctx, where, dir, "submits")
+	o, err := controlOptions(ctx, where, dir, "submits", places)
 	if err != nil {
 		return 0, err
 	}
@@ -160,12 +225,16 @@ func shareWork(ctx context.Context, b bench, server *postgrestest.Server, port i
 			err = errors.Join(err, one())
 		}
 	}()
-	began := time.Now()
+	var begin []func() error
 	for i := range n {
 		c := exec.CommandContext(ctx, self, controlCommand, strconv.Itoa(i), dir)
-		c.Env = append(os.Environ(), databaseVariable+"="+at.String())
+		c.Env = append(os.Environ(), databaseVariable+"="+reached, placesVariable+"="+strconv.Itoa(places))
 		c.Stderr = os.Stderr
 		in, err := c.StdinPipe()
+		if err != nil {
+			return 0, err
+		}
+		out, err := c.StdoutPipe()
 		if err != nil {
 			return 0, err
 		}
@@ -173,8 +242,18 @@ func shareWork(ctx context.Context, b bench, server *postgrestest.Server, port i
 			return 0, err
 		}
 		end = append(end, func() error { return errors.Join(in.Close(), c.Wait()) })
+		if _, err := out.Read(make([]byte, 1)); err != nil {
+			return 0, fmt.Errorf("a controller that is to begin: %w", err)
+		}
+		begin = append(begin, func() error { _, err := in.Write([]byte{'\n'}); return err })
 	}
-	for ; ; time.Sleep(20 * time.Millisecond) {
+	began := time.Now()
+	for _, one := range begin {
+		if err := one(); err != nil {
+			return 0, err
+		}
+	}
+	for ; ; time.Sleep(50 * time.Millisecond) {
 		list, err := asks.List(ctx, controller.Filter{States: []api.State{api.Queued, api.Running}, Limit: 1})
 		if err != nil {
 			return 0, err
@@ -209,7 +288,7 @@ func submitShared(ctx context.Context, c *controller.Controller) error {
 	return errors.Join(faults...)
 }
 
-func controlOptions(ctx context.Context, where, dir, name string) (o controller.Options, err error) {
+func controlOptions(ctx context.Context, where, dir, name string, places int) (o controller.Options, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return o, err
 	}
@@ -224,20 +303,24 @@ func controlOptions(ctx context.Context, where, dir, name string) (o controller.
 	return controller.Options{
 		Store: st, Blobs: blob.Dir(filepath.Join(dir, "blobs")), Keys: keys, Instance: name, URL: "http://127.0.0.1",
 		Launchers: map[string]runner.Launcher{"local": &instant{}}, Local: []string{"local"},
-		Limits: controller.Limits{Runner: map[string]int{"local": sharedPlaces}},
+		Limits: controller.Limits{Runner: map[string]int{"local": places}},
 		Publish: func(context.Context, *plan.Plan, *plan.Image, []plan.Result, []api.Credential, func(level, msg string)) (plan.Published, error) {
 			return plan.Published{}, errors.New("nothing is published")
 		},
 	}, nil
 }
 
-// control is a controller until its input ends.
+// control is a controller from when it is told to begin until its input ends.
 func control(ctx context.Context, name, dir string) (err error) {
 	where := os.Getenv(databaseVariable)
 	if u, err := url.Parse(where); err != nil || u.Scheme != "postgres" {
 		return errors.New("there is no database")
 	}
-	o, err := controlOptions(ctx, where, dir, name)
+	places, err := strconv.Atoi(os.Getenv(placesVariable))
+	if err != nil {
+		return fmt.Errorf("the number of tasks at once: %w", err)
+	}
+	o, err := controlOptions(ctx, where, dir, name, places)
 	if err != nil {
 		return err
 	}
@@ -247,6 +330,10 @@ func control(ctx context.Context, name, dir string) (err error) {
 		return err
 	}
 	o.Launchers["local"].(*instant).c = c
+	fmt.Println("ready")
+	if _, err := os.Stdin.Read(make([]byte, 1)); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() {
@@ -277,16 +364,10 @@ func (l *instant) work(r runner.Launch) error {
 	if _, err := l.c.Claim(ctx, r.Task, api.Claim{Agent: r.Task}); err != nil {
 		return err
 	}
-	for from := int64(0); from < sharedLines; from += sharedLines / 2 {
-		said := api.TaskLog{From: from}
-		for i := range int64(sharedLines / 2) {
-			said.Lines = append(said.Lines, api.TaskLine{Time: time.Now(), Level: "info", Message: fmt.Sprint("line ", from+i)})
-		}
-		if _, err := l.c.AppendLog(ctx, r.Task, said); err != nil {
-			return err
-		}
+	if err := speak(ctx, l.c, r.Task); err != nil {
+		return err
 	}
-	return l.c.Finish(ctx, r.Task, api.TaskResult{Result: &plan.Result{ID: r.Build, Digest: "sha256:" + fmt.Sprintf("%064d", 1)}, LogLines: sharedLines})
+	return succeed(ctx, l.c, r.Task, r.Build)
 }
 
 // Watch implements runner.Launcher.
