@@ -60,6 +60,14 @@ func TestLostAgents(t *testing.T) {
 			}
 			return a.Finish(a.ctx, a.Task, api.TaskResult{Cancelled: true})
 		}, reason: "its agent was told to stop", states: "queued starting running lost"},
+		"told to stop, as the launcher knows": {first: func(a *agent) error {
+			if err := toldToStop(a); err != nil {
+				return err
+			}
+			return errors.New("the node ran low on disk")
+		}, reason: "the node ran low on disk", states: "queued starting running lost"},
+		"told to stop on this machine": {first: toldToStop, change: func(o *Options) { o.Local = []string{"local"} },
+			reason: api.ToldToStop, states: "queued starting running lost"},
 		"never claimed": {first: func(*agent) error { return nil }, reason: "its agent exited with code 0 and left no result", states: "queued starting lost"},
 		"never started": {first: func(a *agent) error { <-a.ctx.Done(); return nil }, change: func(o *Options) { o.Limits.Start = 50 * time.Millisecond },
 			reason: "its agent did not start within 50ms", states: "queued starting lost"},
@@ -100,6 +108,14 @@ func TestLostAgents(t *testing.T) {
 			}
 		})
 	}
+}
+
+// toldToStop is an agent that somebody else has stopped.
+func toldToStop(a *agent) error {
+	if err := a.claim(); err != nil {
+		return err
+	}
+	return a.Finish(a.ctx, a.Task, api.TaskResult{Error: api.ToldToStop, Infrastructure: true})
 }
 
 func TestAttemptsEnd(t *testing.T) {
