@@ -66,7 +66,7 @@ func postgres(ctx context.Context, b bench) (err error) {
 		port   int
 		places int // of each controller
 		goal   bool
-	}{{"beside them", server.Port, 32, false}, {"a millisecond away", far, 32, false}, {"a millisecond away", far, 8, true}} {
+	}{{"beside them", server.Port, 32, false}, {"a millisecond away", far, 8, false}, {"a millisecond away", far, 32, true}} {
 		asked, err := answer(ctx, server, place.port)
 		if err != nil {
 			return err
