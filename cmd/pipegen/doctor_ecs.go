@@ -35,6 +35,22 @@ func (a *app) checkECS(ctx context.Context, d doctoring) ([]runner.Check, error)
 	on.Cleanup = nil // a trial cleans nothing up
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	checks := []runner.Check{a.checkBucket(ctx)}
+	if on.ImageSecret == "" {
+		cfg, err := ecs.Connect(ctx, on.Region, "pipegen-"+version)
+		if err != nil {
+			return nil, err
+		}
+		on.ImageSecret, err = a.imageSecret(ctx, cfg, on.Tags, slog.New(slog.DiscardHandler))
+		c := runner.Check{Name: "secret of the image", OK: err == nil, Needed: true, Detail: on.ImageSecret}
+		if err != nil {
+			c.Detail, c.Fix = err.Error(), failure.Hint(err)
+			return append(checks, c), nil
+		}
+		if on.ImageSecret != "" {
+			checks = append(checks, c)
+		}
+	}
 	l, err := a.onECS(ctx, cmp.Or(d.url, file.URL), on, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, err
@@ -43,7 +59,7 @@ func (a *app) checkECS(ctx context.Context, d doctoring) ([]runner.Check, error)
 	if ref, err := name.ParseReference(on.Image); err == nil && !slices.Contains(t.Registries, ref.Context().RegistryStr()) {
 		t.Registries = append(t.Registries, ref.Context().RegistryStr())
 	}
-	return append([]runner.Check{a.checkBucket(ctx)}, l.Preflight(ctx, t)...), nil
+	return append(checks, l.Preflight(ctx, t)...), nil
 }
 
 // checkBucket says whether contexts and logs can be kept where they are to be.

@@ -39,7 +39,7 @@ func (s *serving) flags(a *app, flags *pflag.FlagSet) {
 	flags.StringVar(&s.listen, "listen", a.getenv("PIPEGEN_LISTEN"), "`ADDRESS` to answer at (default: all addresses at $PORT, else 127.0.0.1:3000)")
 	flags.StringVar(&s.database, "database", "", "`DATABASE`: a file of SQLite, or the URL of a PostgreSQL, which several controllers may share (default: $PIPEGEN_DATABASE, else pipegen.db in the data directory)")
 	flags.StringVar(&s.url, "url", a.getenv("CONTROLLER_URL"), "`URL` by which this controller is reached (default: $CONTROLLER_URL, else url in the file of --config, else a name of the certificate, else where it listens)")
-	flags.StringVar(&s.config, "config", a.getenv("PIPEGEN_SERVER_CONFIG"), "`FILE` with limits, retention and tokens: a pipegen.yaml with server, or a file of its own")
+	flags.StringVar(&s.config, "config", a.getenv("PIPEGEN_SERVER_CONFIG"), "`FILE` with limits, retention, tokens, kubernetes and ecs: a pipegen.yaml with server, or a file of its own")
 	flags.StringVar(&s.tlsCert, "tls-cert", a.getenv("PIPEGEN_TLS_CERT"), "`FILE` with the certificate and those that signed it (PEM)")
 	flags.StringVar(&s.tlsKey, "tls-key", a.getenv("PIPEGEN_TLS_KEY"), "`FILE` with the certificate's key (PEM)")
 	flags.StringSliceVar(&s.runners, "runner", list(orElse(a.getenv("PIPEGEN_RUNNER"), "local")), "`RUNNER` of builds, the first for runs that name none; repeats: local, kubernetes, ecs")
@@ -71,7 +71,8 @@ controller that is killed goes on where it was, and agents go on meanwhile.
 It answers nobody without a token: pipegen server token add, tokens in the file
 of --config, or $BUILD_CONTROLLER_TOKEN. --dev needs none, on loopback alone.`,
 		Example: "  pipegen server --dev\n  pipegen server token add ci --role submit --registry registry.example.com/team\n" +
-			"  pipegen server --listen :8443 --tls-cert tls.crt --tls-key tls.key --url https://pipegen.example.com:8443",
+			"  pipegen server --listen :8443 --tls-cert tls.crt --tls-key tls.key --url https://pipegen.example.com:8443\n" +
+			"  pipegen server --runner ecs --config server.yaml --listen :3000 --behind-proxy --url https://pipegen.example.com",
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.server(cmd.Context(), s) },
 	}

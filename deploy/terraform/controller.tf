@@ -49,6 +49,7 @@ locals {
       S3_REGION               = local.region
     },
     var.controller_certificates == null ? {} : { LOCAL_CA_CERTIFICATE = var.controller_certificates },
+    var.agent_image_secret_name == null ? {} : { AGENT_IMAGE_SECRET_NAME = var.agent_image_secret_name },
     var.controller_environment,
   )
 
@@ -145,11 +146,10 @@ resource "aws_ecs_task_definition" "controller" {
     operating_system_family = "LINUX"
   }
 
-  # The image's /data and /tmp are root's, and disks of Fargate are too: so the
-  # controller is root, without any of a root's capabilities.
+  # The image's /data and /tmp are its user's.
   container_definitions = jsonencode([{
     name         = "controller"
-    user         = "0:0"
+    user         = "65532:65532"
     image        = var.controller_image
     essential    = true
     stopTimeout  = 60

@@ -22,13 +22,26 @@ variable "agent_image_secret_arn" {
 }
 
 variable "agent_image_secret_name" {
-  description = "Secret of this name that the controller makes, or finds, for the credentials that its own environment has; null: none."
+  description = "Secret of this name that the controller makes, or finds, and keeps at the AGENT_IMAGE_SECRET_USERNAME and AGENT_IMAGE_SECRET_PASSWORD of its environment (controller_parameter_arns or controller_secret_arns; on Kubernetes set them, and AGENT_IMAGE_SECRET_NAME, there); null: none."
   type        = string
   default     = null
 
   validation {
     condition     = var.agent_image_secret_name == null || can(regex("^[A-Za-z0-9/_+=.@-]{1,255}$", var.agent_image_secret_name))
     error_message = "Letters, digits and /_+=.@-"
+  }
+
+  validation {
+    condition     = var.agent_image_secret_name == null || var.agent_image_secret_arn == null
+    error_message = "agent_image_secret_arn names a secret already: only one of the two."
+  }
+
+  validation {
+    condition = var.agent_image_secret_name == null || var.controller != "ecs" || alltrue([
+      for name in ["AGENT_IMAGE_SECRET_USERNAME", "AGENT_IMAGE_SECRET_PASSWORD"] :
+      contains(concat(keys(var.controller_environment), keys(var.controller_parameter_arns), keys(var.controller_secret_arns)), name)
+    ])
+    error_message = "The controller needs AGENT_IMAGE_SECRET_USERNAME and AGENT_IMAGE_SECRET_PASSWORD: see controller_parameter_arns and controller_secret_arns."
   }
 }
 

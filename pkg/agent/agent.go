@@ -5,6 +5,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -33,6 +34,9 @@ const (
 	reporting = 2 * time.Minute
 	// leaving is the same for an agent that was told to stop.
 	leaving = 20 * time.Second
+	// asking is how long a controller is asked whether it is the one that has the
+	// agent told to stop.
+	asking = 2 * time.Second
 	// Of the log: most bytes that travel at once, and how long an eighth of them is
 	// waited for.
 	batchBytes, batchTime = 512 << 10, 100 * time.Millisecond
@@ -116,8 +120,8 @@ var (
 type errCancelled struct{ reason string }
 
 func (e errCancelled) Error() string {
-	if e.reason == "" {
-		return "cancelled"
+	if e.reason == "" || strings.HasPrefix(e.reason, "cancelled") {
+		return cmp.Or(e.reason, "cancelled")
 	}
 	return "cancelled: " + e.reason
 }
@@ -168,8 +172,14 @@ type task struct {
 	stop  context.CancelCauseFunc // ends the build
 }
 
-// interruption is why the agent is told to stop.
-func (t *task) interruption() error {
+// interruption is why the agent is told to stop: the controller's wish, if it
+// says so.
+func (t *task) interruption(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, asking)
+	defer cancel()
+	if wish := t.wish(ctx, t.client.Patient(asking)); wish != nil {
+		return wish
+	}
 	if t.o.Interrupted == "" {
 		return errInterrupted
 	}
@@ -197,7 +207,7 @@ func (t *task) run(ctx context.Context) error {
 	build, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stop(nil)
 	t.stop = stop
-	defer context.AfterFunc(ctx, func() { stop(t.interruption()) })()
+	defer context.AfterFunc(ctx, func() { stop(t.interruption(talk)) })()
 	// What is stopped must not wait until there is room for what it has to say.
 	defer context.AfterFunc(build, t.spool.hurry)()
 	var late <-chan time.Time

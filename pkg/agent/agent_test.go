@@ -194,12 +194,18 @@ func TestEnds(t *testing.T) {
 		want    api.TaskResult
 		none    bool // the controller is told nothing
 		err     string
+		why     string // of the machine, when it tells the agent to stop
 	}{
-		"build fails":   {do: fail(failure.WithHint(errors.New("RUN false"), "do better")), want: api.TaskResult{Error: "RUN false", Hint: "do better"}},
-		"machine fails": {do: fail(Fault(errors.New("no sandbox"))), want: api.TaskResult{Error: "no sandbox", Infrastructure: true}},
-		"disk is full":  {do: fail(fmt.Errorf("writing: %w", &os.PathError{Op: "write", Path: "x", Err: full})), want: api.TaskResult{Error: "writing: write x: no space left on device", Infrastructure: true}},
-		"cancelled":     {do: wait, arrange: func(c *controller, _ context.CancelFunc) { c.cancel = &reason }, want: api.TaskResult{Error: "cancelled: by ada: wrong branch", Cancelled: true}},
-		"interrupted":   {do: wait, arrange: func(_ *controller, stop context.CancelFunc) { time.AfterFunc(100*time.Millisecond, stop) }, want: api.TaskResult{Error: "the agent was told to stop", Infrastructure: true}, err: "context canceled"},
+		"build fails":         {do: fail(failure.WithHint(errors.New("RUN false"), "do better")), want: api.TaskResult{Error: "RUN false", Hint: "do better"}},
+		"machine fails":       {do: fail(Fault(errors.New("no sandbox"))), want: api.TaskResult{Error: "no sandbox", Infrastructure: true}},
+		"disk is full":        {do: fail(fmt.Errorf("writing: %w", &os.PathError{Op: "write", Path: "x", Err: full})), want: api.TaskResult{Error: "writing: write x: no space left on device", Infrastructure: true}},
+		"cancelled":           {do: wait, arrange: func(c *controller, _ context.CancelFunc) { c.cancel = &reason }, want: api.TaskResult{Error: "cancelled: by ada: wrong branch", Cancelled: true}},
+		"interrupted":         {do: wait, arrange: func(_ *controller, stop context.CancelFunc) { time.AfterFunc(100*time.Millisecond, stop) }, want: api.TaskResult{Error: "the agent was told to stop", Infrastructure: true}, err: "context canceled"},
+		"interrupted by Spot": {do: wait, why: "Spot", arrange: func(_ *controller, stop context.CancelFunc) { time.AfterFunc(100*time.Millisecond, stop) }, want: api.TaskResult{Error: "the agent was told to stop: Spot", Infrastructure: true}, err: "context canceled"},
+		"stopped by the controller": {do: wait, why: "Spot", arrange: func(c *controller, stop context.CancelFunc) {
+			c.cancel, c.assignment.HeartbeatSeconds = &reason, 600
+			time.AfterFunc(100*time.Millisecond, stop)
+		}, want: api.TaskResult{Error: "cancelled: by ada: wrong branch", Cancelled: true}, err: "context canceled"},
 		"late": {do: wait, arrange: func(c *controller, _ context.CancelFunc) {
 			c.assignment.Deadline = time.Now().Add(100 * time.Millisecond)
 		}, want: api.TaskResult{Error: "the run's time is over"}},
@@ -232,7 +238,9 @@ func TestEnds(t *testing.T) {
 			if do == nil {
 				do = fail(errors.New("it was to come to nothing"))
 			}
-			err := Run(ctx, c.options(do))
+			o := c.options(do)
+			o.Interrupted = tt.why
+			err := Run(ctx, o)
 			if (err != nil) != (tt.err != "") || err != nil && !strings.Contains(err.Error(), tt.err) {
 				t.Errorf("got %v, want %q", err, tt.err)
 			}

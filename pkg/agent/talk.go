@@ -70,20 +70,31 @@ func (t *task) beat(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		var h api.Heartbeat
-		if t.o.Usage != nil {
-			u := t.o.Usage()
-			h.Usage = &u
-		}
-		ack, err := client.Heartbeat(ctx, t.Task, h)
-		switch {
-		case err == nil && ack.Cancel:
-			t.stop(errCancelled{ack.Reason})
-		case disowns(err), errors.Is(err, api.ErrConflict):
-			t.stop(errDisowned)
-			return
+		if wish := t.wish(ctx, client); wish != nil {
+			t.stop(wish)
+			if errors.Is(wish, errDisowned) {
+				return
+			}
 		}
 	}
+}
+
+// wish tells the controller that the agent lives, and gives why it wants the
+// build stopped; nil: it does not, or does not answer.
+func (t *task) wish(ctx context.Context, client *api.Client) error {
+	var h api.Heartbeat
+	if t.o.Usage != nil {
+		u := t.o.Usage()
+		h.Usage = &u
+	}
+	ack, err := client.Heartbeat(ctx, t.Task, h)
+	switch {
+	case err == nil && ack.Cancel:
+		return errCancelled{ack.Reason}
+	case disowns(err), errors.Is(err, api.ErrConflict):
+		return errDisowned
+	}
+	return nil
 }
 
 // finish reports the result until the controller has it.

@@ -255,6 +255,10 @@ func (s *Server) OnECS(getenv func(string) string) (ServerECS, error) {
 	if !slices.ContainsFunc(out.Capacity, func(c ECSCapacity) bool { return c.Provider == "EXTERNAL" }) && len(out.Subnets) == 0 {
 		return out, failure.WithHint(failure.Input("server.ecs.subnets is missing: the subnets of agents"), "set it, or ECS_SUBNETS")
 	}
+	onFargate := slices.ContainsFunc(out.Capacity, func(c ECSCapacity) bool { return strings.HasPrefix(c.Provider, "FARGATE") })
+	if out.ExecutionRole == "" && (out.ImageSecret != "" || onFargate && out.LogGroup != "") {
+		return out, failure.WithHint(failure.Input("server.ecs.execution_role is missing: by it ECS reads the secret of the image, and writes the log group"), "set it, or ECS_EXEC_ROLE_ARN")
+	}
 	if p := out.problems(); len(p) > 0 {
 		err := failure.Input("server.ecs, or the environment: %s", p[0].message)
 		if p[0].hint != "" {

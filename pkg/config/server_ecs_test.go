@@ -80,7 +80,8 @@ func TestECSFromEnvironment(t *testing.T) {
 		"ECS_CLUSTER":                  {"", "server.ecs.cluster is missing"},
 		"ECS_TASK_ROLE_ARN":            {"", "server.ecs.task_role is missing"},
 		"ECS_SUBNETS":                  {"", "server.ecs.subnets is missing"},
-		"ECS_EXEC_ROLE_ARN":            {"bakery", `execution_role "bakery" is no ARN of a role`},
+		"ECS_EXEC_ROLE_ARN":            {"", "server.ecs.execution_role is missing"},
+		"AGENT_TASK_FAMILY":            {"a/b", `family "a/b" is no name`},
 		"CLEANUP_ECS_TASK_DEFINITIONS": {"maybe", "has to be true or false"},
 	} {
 		_, err := new(Server).OnECS(func(asked string) string {

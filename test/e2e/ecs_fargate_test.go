@@ -23,6 +23,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/pipegen/pipegen/internal/awstest"
+	"github.com/pipegen/pipegen/pkg/amazon"
 	"github.com/pipegen/pipegen/test/monorepo"
 )
 
@@ -44,7 +45,9 @@ type fargate struct {
 	tasks []*fargateTask
 	// Words with which the next tasks fail to start.
 	unready string
-	done    sync.WaitGroup
+	// What images were pulled with, where the definition names a secret.
+	logins []string
+	done   sync.WaitGroup
 }
 
 // fargateTask is a task with the process that is its container.
@@ -196,6 +199,9 @@ func (f *fargate) start(started awstest.Task) {
 	f.mu.Unlock()
 	f.tell(task, map[string]any{"lastStatus": "PENDING", "memory": task.Definition["memory"]})
 	image, _ := definitionOf(task)["image"].(string)
+	if unready == "" {
+		unready = f.signIn(task)
+	}
 	if unready == "" && !there(image) {
 		unready = "CannotPullContainerError: pull image manifest has been retried 1 time(s): failed to resolve ref " + image + ": " + image + ": not found"
 	}
@@ -219,6 +225,24 @@ func (f *fargate) start(started awstest.Task) {
 		ended["reason"] = "OutOfMemoryError: Container killed due to memory usage"
 	}
 	f.tell(task, map[string]any{"lastStatus": "STOPPED", "desiredStatus": "STOPPED", "stopCode": stopCode, "stoppedReason": reason, "containers": container(task, ended)})
+}
+
+// signIn reads the secret that a definition names, as the execution role, and
+// gives what ECS says if it may not.
+func (f *fargate) signIn(task *fargateTask) (wrong string) {
+	named, ok := definitionOf(task)["repositoryCredentials"].(map[string]any)
+	if !ok {
+		return ""
+	}
+	arn := fmt.Sprint(named["credentialsParameter"])
+	values, err := amazon.Values(f.t.Context(), signedIn(f.Proxy, awstest.Execution), []string{arn + ":username::", arn + ":password::"})
+	if err != nil {
+		return "ResourceInitializationError: unable to pull secrets or registry auth: " + err.Error()
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.logins = append(f.logins, values[arn+":username::"]+" "+values[arn+":password::"])
+	return ""
 }
 
 // there says whether an image is in its registry.

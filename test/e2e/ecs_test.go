@@ -33,11 +33,13 @@ type cloud struct {
 	*fargate
 	registry, url, dir string
 	settings           string
+	env                []string
 	process            *exec.Cmd
 }
 
-// startCloud starts all of it. settings are more lines of server.ecs.
-func startCloud(t *testing.T, o awstest.Options, settings string) *cloud {
+// startCloud starts all of it. settings are more lines of server.ecs, and env is
+// more of the controller's environment.
+func startCloud(t *testing.T, o awstest.Options, settings string, env ...string) *cloud {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("the engines need root")
@@ -45,7 +47,7 @@ func startCloud(t *testing.T, o awstest.Options, settings string) *cloud {
 	h := newHub(t, nil)
 	f := startFargate(t, o, "KANIKO_EXECUTOR="+tool(t, toolcache.Executor))
 	address := "127.0.0.1:" + freePort(t)
-	c := &cloud{fargate: f, registry: h.host, url: "http://" + address, dir: filepath.Join(f.place, "checkout")}
+	c := &cloud{fargate: f, registry: h.host, url: "http://" + address, dir: filepath.Join(f.place, "checkout"), env: env}
 	ref, err := name.ParseReference(h.host+"/pipegen:builder", name.Insecure)
 	if err != nil {
 		t.Fatal(err)
@@ -82,6 +84,7 @@ func (c *cloud) serve(address string) {
 	}
 	c.process = exec.Command(c.pipegen, "server", "--runner", "ecs", "--listen", address, "--config", file, "--data-dir", filepath.Join(c.place, "data"))
 	c.process.Env = append(monorepo.Env(os.Environ(), c.Env(awstest.Controller)...), "BUILD_CONTROLLER_TOKEN="+ecsToken, "HOME="+c.place)
+	c.process.Env = append(c.process.Env, c.env...)
 	c.process.Stderr = c.t.Output()
 	if err := c.process.Start(); err != nil {
 		c.t.Fatal(err)
@@ -99,6 +102,14 @@ func (c *cloud) serve(address string) {
 		_ = res.Body.Close()
 		return res.StatusCode == http.StatusOK
 	})
+}
+
+// restart ends the controller and starts another one.
+func (c *cloud) restart() {
+	c.t.Helper()
+	_ = c.process.Process.Kill()
+	_ = c.process.Wait()
+	c.serve(strings.TrimPrefix(c.url, "http://"))
 }
 
 func (c *cloud) write(file, text string) {
@@ -176,27 +187,73 @@ func hasWords(t *testing.T, text string, words ...string) {
 
 const registryPass = "a password of the registry"
 
-// A config.yaml of the original with two architectures is built by two tasks of
-// ECS. Nothing that AWS tells of them is a secret.
+// The config.yaml of the original's README, with names of this registry, is built
+// by two tasks of ECS. Nothing that AWS tells of them is a secret.
 func TestECS(t *testing.T) {
 	c := startCloud(t, awstest.Options{}, "  tags: {team: builds}\n")
+	c.write("Dockerfile", `ARG BASE_IMAGE
+FROM ${BASE_IMAGE}
+ARG BUILD_PLATFORM
+RUN echo step begins; sleep 2; echo for $BUILD_PLATFORM > /made
+COPY by-script hello.txt /
+`)
 	said, ended := c.submit(fmt.Sprintf(`global:
+  # Execution platform: ecs or k8s
   platform: ecs
-  cpu: "1"
-  memory: 2G
-  kaniko-credentials: [{registry: elsewhere.example.com, username: ci, password: %s}]
-  kaniko: {destination: "%s/myapp:v1", build-args: {SECONDS: "2"}}
+
+  # Default architecture
+  arch: amd64
+
+  # Environment variables passed to the Agent container
+  env:
+    FOO: bar
+
+  # Script to run before Kaniko execution
+  pre-script: |
+    echo 'setting up...'
+    echo $FOO > by-script
+
+  # Script to run after successful Kaniko build
+  post-script: |
+    echo 'done'
+
+  # Private registry credentials
+  kaniko-credentials:
+  - registry: registry.example.com
+    username: user
+    password: %[1]s
+
+  # Kaniko build options
+  kaniko:
+    context-path: .
+    dockerfile: Dockerfile
+    destination: %[2]s/myapp:latest
+    build-args:
+      BASE_IMAGE: %[2]s/images:busybox
+    cache:
+      enable: true
+      repo: %[2]s/cache
+      ttl: 24h
+
+# Per-architecture build config (inherits from global, same keys override)
 bake:
 - arch: amd64
+  kaniko:
+    build-args:
+      BUILD_PLATFORM: amd64
+
 - arch: arm64
-  kaniko: {dockerfile: Dockerfile.arm64}
+  kaniko:
+    dockerfile: Dockerfile.arm64
+    build-args:
+      BUILD_PLATFORM: arm64
 `, registryPass, c.registry))
 	until(t, said, "step begins")
 	if strings.Contains(said(), "published") {
 		t.Error("what a build says comes after its end")
 	}
 	described := c.described()
-	c.finish(said, ended, true)
+	hasWords(t, c.finish(said, ended, true), "] setting up...", "] done")
 	described += c.described()
 	for _, secret := range []string{ecsToken, registryPass, "PIPEGEN_AGENT_TOKEN", "SECRET"} {
 		if strings.Contains(described, secret) {
@@ -209,10 +266,10 @@ bake:
 		machines = append(machines, fmt.Sprint(platform["cpuArchitecture"], " ", task.Provider, " ", task.Definition["cpu"], " ", task.Definition["memory"]))
 	}
 	slices.Sort(machines)
-	if want := []string{"ARM64 FARGATE_SPOT 1024 2048", "X86_64 FARGATE_SPOT 1024 2048"}; !slices.Equal(machines, want) {
+	if want := []string{"ARM64 FARGATE_SPOT 512 2048", "X86_64 FARGATE_SPOT 512 2048"}; !slices.Equal(machines, want) {
 		t.Errorf("the tasks are %q, want %q", machines, want)
 	}
-	ref, err := name.ParseReference(c.registry+"/myapp:v1", name.Insecure)
+	ref, err := name.ParseReference(c.registry+"/myapp:latest", name.Insecure)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -227,6 +284,13 @@ bake:
 	var platforms []string
 	for _, child := range list.Manifests {
 		platforms = append(platforms, child.Platform.String())
+		image, err := index.Image(child.Digest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if content := files(t, image); child.Platform.Architecture == "amd64" && (string(content["by-script"]) != "bar\n" || string(content["made"]) != "for amd64\n") {
+			t.Errorf("the image holds %q", content)
+		}
 	}
 	if slices.Sort(platforms); !slices.Equal(platforms, []string{"linux/amd64", "linux/arm64"}) {
 		t.Errorf("the index is for %q", platforms)
@@ -332,8 +396,45 @@ func TestECSRestart(t *testing.T) {
 	case <-time.After(time.Minute):
 		t.Error("the task goes on")
 	}
+	if out := said(); !strings.Contains(out, "cancelled") || strings.Contains(out, "Spot") {
+		t.Error("nobody but the user ended it")
+	}
 	if c.Requests("ecs:StopTask") == 0 {
 		t.Error("nobody stopped it")
+	}
+}
+
+// The secret that images of agents are pulled with is made by the first controller,
+// found by the next one, and has the password of the last.
+func TestECSImageSecret(t *testing.T) {
+	login := func(password string) []string {
+		return []string{"AGENT_IMAGE_SECRET_NAME=pipegen/image", "AGENT_IMAGE_SECRET_USERNAME=robot", "AGENT_IMAGE_SECRET_PASSWORD=" + password}
+	}
+	c := startCloud(t, awstest.Options{}, "", login("precious-1")...)
+	said, ended := c.submit(c.one("v1", "0", ""))
+	c.finish(said, ended, true)
+	c.restart()
+	c.env = login("precious-2")
+	c.restart()
+	said, ended = c.submit(c.one("v2", "0", ""))
+	c.finish(said, ended, true)
+	var images []any
+	for _, task := range c.all() {
+		images = append(images, definitionOf(task)["repositoryCredentials"])
+	}
+	if arn := fmt.Sprint(images...); len(images) != 2 || !strings.Contains(arn, ":secret:pipegen/image-") || fmt.Sprint(images[0]) != fmt.Sprint(images[1]) {
+		t.Errorf("definitions have %v", images)
+	}
+	if want := []string{"robot precious-1", "robot precious-2"}; !slices.Equal(c.logins, want) {
+		t.Errorf("images were pulled with %q, want %q", c.logins, want)
+	}
+	for action, want := range map[string]int{"secretsmanager:CreateSecret": 1, "secretsmanager:PutSecretValue": 1, "ecs:RegisterTaskDefinition": 1} {
+		if got := c.Requests(action); got != want {
+			t.Errorf("%s: %d times, want %d", action, got, want)
+		}
+	}
+	if strings.Contains(c.described(), "precious") {
+		t.Error("AWS tells of the password")
 	}
 }
 

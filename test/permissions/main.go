@@ -24,7 +24,6 @@ var byOthers = map[string]string{
 	"agent-exec":         "the agent of ECS Exec in the container",
 	"execution":          "ECS, for the log group of a task",
 	"execution-ecr":      "ECS, for the image of a task",
-	"execution-secret":   "ECS, for the image of a task",
 	"publisher-caches":   "ECR, for an image that it has not kept yet",
 	"service":            "ECS, which starts controllers",
 	"service-ecr":        "ECS, which starts controllers",

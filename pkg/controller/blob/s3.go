@@ -92,7 +92,7 @@ var (
 
 func (o S3Options) check() error {
 	if !bucketName.MatchString(o.Bucket) {
-		return failure.Input("%q is no name of a bucket", o.Bucket)
+		return failure.WithHint(failure.Input("%q is no name of a bucket", o.Bucket), "3 to 255 letters, digits and ._- such as pipegen-builds")
 	}
 	if (o.AccessKey == "") != (o.SecretKey == "") {
 		return failure.WithHint(failure.Input("only one of the access key and the secret key is given"), "set both S3_ACCESS_KEY and S3_SECRET_KEY, or neither to use AWS's own ways")
