@@ -39,7 +39,7 @@ func TestReport(t *testing.T) {
 		"nothing recorded":      {nil, "no call was recorded"},
 		"an unused grant":       {slices.Delete(slices.Clone(calls), at, at+1), "controller allows ecs:RunTask (Run), and nothing makes use of it"},
 		"a refused call":        {append(slices.Clone(calls), awstest.Call{Role: "agent", Action: "s3:GetObject", Resource: "arn:b", Refused: true}), "agent is not allowed s3:GetObject on arn:b"},
-		"an exception for none": {append(slices.Clone(calls), awstest.Call{Grants: []awstest.Grant{{Policy: "execution-secret", Sid: "ImageSecret", Action: "secretsmanager:GetSecretValue"}}}), "execution-secret is used after all"},
+		"an exception for none": {append(slices.Clone(calls), awstest.Call{Grants: []awstest.Grant{{Policy: "service-parameters", Sid: "Parameters", Action: "ssm:GetParameters"}}}), "service-parameters is used after all"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out strings.Builder
