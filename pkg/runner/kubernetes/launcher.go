@@ -106,6 +106,8 @@ const (
 	lookEvery = 10 * time.Second
 	// A full quota of Jobs is waited for so long.
 	quotaTime = time.Minute
+	// An API server that was away may refuse everything for so long.
+	startingTime = 15 * time.Second
 	// An agent that has ended may be stopped again for so long.
 	stopTime = 5 * time.Minute
 )
@@ -209,19 +211,25 @@ func (l *Launcher) jobOf(ctx context.Context, task string) (*batchv1.Job, error)
 // the agent waits.
 func (l *Launcher) insist(ctx context.Context, task, what string, do func(context.Context) error) error {
 	began := time.Now()
+	var away time.Time // when it did not answer last
 	for wait := l.wait; ; wait = min(2*wait, 30*l.wait) {
 		request, cancel := context.WithTimeout(ctx, requestTime)
 		err := do(request)
 		cancel()
 		full := isQuota(err)
+		// One that has just started knows no roles yet.
+		early := apierrors.IsForbidden(err) && !full && time.Since(away) < startingTime
 		switch {
 		case err == nil:
 			l.update(task, func(r *record) { r.waits = trouble{} })
 			return nil
 		case errors.Is(err, failure.ErrInput):
 			return err
-		case ctx.Err() != nil, !full && !transient(err), full && time.Since(began) > l.fullFor:
+		case ctx.Err() != nil, !full && !early && !transient(err), full && time.Since(began) > l.fullFor:
 			return explain(what, l.namespace, err)
+		}
+		if !full && !early {
+			away = time.Now()
 		}
 		said := explain(what, l.namespace, err)
 		l.update(task, func(r *record) { r.waits = trouble{message: said.Error(), hint: failure.Hint(said)} })

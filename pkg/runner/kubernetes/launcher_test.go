@@ -366,6 +366,16 @@ func TestServerAway(t *testing.T) {
 	other.Task = "b-0-1"
 	go func() { started <- w.Start(t.Context(), other) }()
 	w.expect("b-0-1 pending making the Job: the API server of Kubernetes is in trouble: etcd is away (see that the cluster's control plane is well)")
+	// One that has just started knows no roles yet.
+	s.do(func() {
+		s.instead = func(verb, _ string) *metav1.Status {
+			if verb == "create" {
+				return statusOf(403, metav1.StatusReasonForbidden, `jobs.batch is forbidden: User "system:serviceaccount:builds:pipegen" cannot create resource "jobs" in API group "batch" in the namespace "builds"`)
+			}
+			return nil
+		}
+	})
+	w.expect("b-0-1 pending making the Job: system:serviceaccount:builds:pipegen may not create jobs in namespace builds (give its Role what docs/kubernetes.md lists; pipegen doctor --runner kubernetes checks it)")
 	s.do(func() { s.instead = nil })
 	if err := <-started; err != nil {
 		t.Fatal(err)
