@@ -298,8 +298,12 @@ func (c *Controller) finish(ctx context.Context, task string, r api.TaskResult, 
 	c.claims.drop(task)
 	if err == nil && waits {
 		c.work.Go(func() {
-			if pause(c.running, hearsay) {
-				_ = c.finish(c.running, task, r, true) // it has ended meanwhile, as a rule
+			if !pause(c.running, hearsay) {
+				return
+			}
+			// As a rule it has ended meanwhile.
+			if err := c.finish(c.running, task, r, true); err != nil && !errors.Is(err, ErrGone) && c.running.Err() == nil {
+				c.log.Warn("ending a task whose agent was told to stop", "task", task, "err", err)
 			}
 		})
 	}

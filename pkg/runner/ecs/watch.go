@@ -274,16 +274,10 @@ func (l *Launcher) news() []runner.AgentStatus {
 		if r == nil || r.stopping {
 			continue
 		}
-		if s := l.status(task, r); !same(s, r.told) && r.told.State != runner.AgentExited {
+		if s := l.status(task, r); !s.Equal(r.told) && r.told.State != runner.AgentExited {
 			r.told = s
 			all = append(all, s)
 		}
 	}
 	return all
-}
-
-func same(a, b runner.AgentStatus) bool {
-	ac, bc := a.ExitCode, b.ExitCode
-	a.ExitCode, b.ExitCode = nil, nil
-	return a == b && (ac == nil) == (bc == nil) && (ac == nil || *ac == *bc)
 }
